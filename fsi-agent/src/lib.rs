@@ -1,1 +1,6 @@
-//! x
+//! FSI's agent as a library: probes in the kernel, one pipeline from their records to spans and metrics, and the commands.
+
+pub mod clock;
+pub mod pipeline;
+pub mod probe;
+pub mod span;

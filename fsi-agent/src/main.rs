@@ -1,1 +1,3 @@
+//! The `fsi` command.
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! The data path as one list of stages.

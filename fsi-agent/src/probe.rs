@@ -1,0 +1,3 @@
+//! The kernel side, from here: what it can do on this kernel, loading it, selecting, reading what it saw.
+
+pub mod options;

@@ -1,0 +1,17 @@
+//! The only unsafe of this crate: which types aya may copy to and from maps as bytes.
+#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait; the types are repr(C) integers without padding")]
+
+use crate::aggregate::{AggregateKey, AggregateValue};
+use crate::glob::Automaton;
+use crate::probe_config::{Offsets, ProbeConfig};
+
+// SAFETY: repr(C), two u64-aligned halves of integers, no padding (zerocopy::IntoBytes proves it); any bytes are valid.
+unsafe impl aya::Pod for AggregateKey {}
+// SAFETY: repr(C), u64 fields only; any bytes are valid.
+unsafe impl aya::Pod for AggregateValue {}
+// SAFETY: repr(C), arrays of u64 only; any bytes are valid.
+unsafe impl aya::Pod for Automaton {}
+// SAFETY: repr(C): four u32, a u64 at 16, six u32: no padding; any bytes are valid.
+unsafe impl aya::Pod for ProbeConfig {}
+// SAFETY: repr(C), u32 fields only; any bytes are valid.
+unsafe impl aya::Pod for Offsets {}

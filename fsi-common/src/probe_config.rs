@@ -1,0 +1,112 @@
+//! What the agent tells the kernel side before it loads: the knobs, and where the running kernel keeps its fields.
+//! Both become read-only data, so the verifier sees constants and drops the branches that are not taken.
+
+/// Which tasks are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Select {
+    /// Those that are marked, and what they start.
+    Marked = 0,
+    /// Those in a cgroup that the map `CGROUPS` names, or below one.
+    Cgroup = 1,
+    /// All but the agent.
+    All = 2,
+}
+
+/// Every operation becomes an event.
+pub const EVENTS_EVERY: u32 = 1;
+/// Operations of at least `slower_ns` do.
+pub const EVENTS_SLOW: u32 = 2;
+/// Operations that failed do.
+pub const EVENTS_FAILED: u32 = 4;
+/// One in `sample_every` does.
+pub const EVENTS_SAMPLED: u32 = 8;
+
+/// The knobs (`CONFIG`).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ProbeConfig {
+    /// [`crate::ABI_VERSION`]
+    pub abi_version: u32,
+    /// [`Select`]
+    pub select: u32,
+    /// Any of `EVENTS_*`; 0 for none.
+    pub events: u32,
+    pub sample_every: u32,
+    pub slower_ns: u64,
+    /// Open files are followed and announced (0 or 1).
+    pub follow_files: u32,
+    /// Process records are sent (0 or 1).
+    pub follow_processes: u32,
+    /// The automaton in `GLOBS[0]` decides on paths (0 or 1).
+    pub path_filter: u32,
+    /// The automaton in `GLOBS[1]` decides on command names (0 or 1).
+    pub comm_filter: u32,
+    /// Index of the cgroup v1 controller whose ids are used; [`CGROUP_V2`] for the unified hierarchy.
+    pub cgroup_subsystem: u32,
+    /// Kernel log of the probes through aya-log (0 or 1).
+    pub debug: u32,
+}
+
+/// Cgroup ids are those of the unified hierarchy.
+pub const CGROUP_V2: u32 = u32::MAX;
+
+/// Byte offsets in the running kernel's structures, read from its BTF by the agent (`fsi_agent::probe::offsets`).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Offsets {
+    pub task_files: u32,
+    pub task_fs: u32,
+    pub task_tgid: u32,
+    pub task_group_leader: u32,
+    pub task_real_parent: u32,
+    pub task_cgroups: u32,
+    pub task_comm: u32,
+    pub task_exit_code: u32,
+    /// `thread_info.status` (x86_64, for 32-bit calls).
+    pub task_status: u32,
+    pub task_signal: u32,
+    pub css_set_dfl_cgrp: u32,
+    pub css_set_subsys: u32,
+    pub css_cgroup: u32,
+    pub cgroup_kn: u32,
+    pub kernfs_id: u32,
+    pub kernfs_parent: u32,
+    pub files_fdt: u32,
+    pub files_count: u32,
+    pub fdt_fd: u32,
+    pub fdt_max_fds: u32,
+    pub file_inode: u32,
+    pub file_mode: u32,
+    pub file_flags: u32,
+    pub file_path: u32,
+    pub file_pos: u32,
+    /// `f_ref` or `f_count`.
+    pub file_ref: u32,
+    /// 1: `f_ref` (0 is one reference, negative is dead); 0: `f_count` (1 is one reference, 0 is dead).
+    pub file_ref_is_biased: u32,
+    pub path_mnt: u32,
+    pub path_dentry: u32,
+    pub dentry_parent: u32,
+    pub dentry_name: u32,
+    pub dentry_inode: u32,
+    pub qstr_name: u32,
+    pub vfsmount_root: u32,
+    pub mount_mnt: u32,
+    pub mount_parent: u32,
+    pub mount_mountpoint: u32,
+    pub fs_root: u32,
+    pub fs_pwd: u32,
+    pub inode_mode: u32,
+    pub inode_sb: u32,
+    pub inode_ino: u32,
+    pub sb_dev: u32,
+    pub sb_flags: u32,
+    pub sb_magic: u32,
+    /// `pt_regs`: the six arguments and the number of the system call.
+    pub regs_args: [u32; 6],
+    pub regs_number: u32,
+    pub vma_file: u32,
+    /// 0: the kernel has no field of that kind.
+    pub signal_live: u32,
+}
