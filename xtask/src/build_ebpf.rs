@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 pub use self::route::{Compiler, Found, Missing, Route};
 use self::stamp::Stamp;
 use crate::cargo_env::forget_outer_cargo;
+use crate::digest;
 use crate::workspace::Workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -79,7 +80,7 @@ pub fn build(workspace: &Workspace, arch: Arch) -> Result<Object> {
     let target_dir = workspace.target_dir().join("ebpf");
     let path = target_dir.join(TARGET).join("bpf/fsi-ebpf");
     let stamp_path = target_dir.join("fsi-ebpf.stamp");
-    let inputs = stamp::digest(workspace.root(), &inputs(workspace)).context("read the sources of fsi-ebpf")?;
+    let inputs = digest::of_files(workspace.root(), &inputs(workspace)).context("read the sources of fsi-ebpf")?;
     if let Ok(stored) = fs::read_to_string(&stamp_path)
         && stamp::is_current(&stored, &arch.to_string(), inputs, &path)
     {

@@ -6,5 +6,6 @@
 
 pub mod build_ebpf;
 pub mod cargo_env;
+pub mod digest;
 pub mod tools;
 pub mod workspace;

@@ -4,8 +4,10 @@
 //! programs are compared by size and time, because reading 100 MB of compiler costs more than it tells.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fmt, fs, io};
+
+use crate::digest;
 
 /// What is written beside the object after it was built.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ impl Stamp {
         Ok(Self {
             arch: arch.to_owned(),
             inputs,
-            object: fnv(FNV_START, &fs::read(object)?),
+            object: digest::of_bytes(&fs::read(object)?),
             tools: tools.iter().map(|tool| tool_mark(tool)).collect::<io::Result<_>>()?,
         })
     }
@@ -47,50 +49,10 @@ fn tool_mark(tool: &Path) -> io::Result<String> {
     Ok(format!("{} {} {}", tool.display(), meta.len(), meta.mtime()))
 }
 
-/// One number for all files under `inputs`, their names relative to `root` included.
-pub(super) fn digest(root: &Path, inputs: &[PathBuf]) -> io::Result<u64> {
-    let mut files = Vec::new();
-    for input in inputs {
-        collect(input, &mut files)?;
-    }
-    files.sort();
-    let mut state = FNV_START;
-    for file in files {
-        let name = file.strip_prefix(root).unwrap_or(&file);
-        let contents = fs::read(&file)?;
-        // The lengths keep (name, contents) pairs apart that concatenate to the same bytes.
-        state = fnv(state, &name.as_os_str().len().to_le_bytes());
-        state = fnv(state, name.as_os_str().as_encoded_bytes());
-        state = fnv(state, &contents.len().to_le_bytes());
-        state = fnv(state, &contents);
-    }
-    Ok(state)
-}
-
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    if !path.is_dir() {
-        files.push(path.to_path_buf());
-        return Ok(());
-    }
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        // A member's own target directory, left by a build started inside it.
-        if path.file_name().is_some_and(|name| name != "target") {
-            collect(&path, files)?;
-        }
-    }
-    Ok(())
-}
-
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a: fixed for ever, unlike std's hasher, and good enough to notice an edit.
-fn fnv(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A directory of its own for each case; removed with what is in it.
@@ -107,7 +69,7 @@ mod tests {
         }
 
         fn inputs(&self) -> u64 {
-            digest(&self.0, &[self.0.join("src")]).expect("digest")
+            digest::of_files(&self.0, &[self.0.join("src")]).expect("digest")
         }
 
         fn stored(&self) -> String {
