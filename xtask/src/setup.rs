@@ -69,7 +69,8 @@ pub(crate) fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> Result<Lack
         plan.announce();
         install::carry_out(workspace, &plan)?;
     }
-    Ok(report(&self::missing(workspace, purposes)))
+    // What could not be done just now is a person's turn.
+    Ok(report(&self::missing(workspace, purposes), &Machine::default()))
 }
 
 fn needs(purposes: &[Purpose]) -> impl Iterator<Item = &'static Need> {
@@ -89,12 +90,12 @@ fn check(workspace: &Workspace, purposes: &[Purpose]) -> Lacking {
         };
         println!("{mark:<8} {:<22} {detail}", need.name);
     }
-    report(&missing(workspace, purposes))
+    report(&missing(workspace, purposes), &Machine::read())
 }
 
-/// Says what is missing and what to do about it.
-fn report(missing: &[&Need]) -> Lacking {
-    let plan = Plan::new(missing, &Machine::read());
+/// Says what is missing and what to do about it, `machine` being what we can still do about it.
+fn report(missing: &[&Need], machine: &Machine) -> Lacking {
+    let plan = Plan::new(missing, machine);
     let mut lacking = Lacking::default();
     for need in missing {
         match need.weight {
