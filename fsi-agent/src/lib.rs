@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod pipeline;
 pub mod probe;
+pub mod selection;
 pub mod span;
