@@ -4,3 +4,4 @@ pub mod clock;
 pub mod pipeline;
 pub mod probe;
 pub mod span;
+pub mod telemetry;
