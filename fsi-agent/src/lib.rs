@@ -5,3 +5,4 @@ pub mod pipeline;
 pub mod probe;
 pub mod selection;
 pub mod span;
+pub mod telemetry;
