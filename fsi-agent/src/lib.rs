@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod pipeline;
 pub mod probe;
+pub mod selection;
 pub mod span;
+pub mod telemetry;

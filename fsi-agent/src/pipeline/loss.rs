@@ -1,0 +1,91 @@
+//! Every way in which the pipeline loses something, counted by (stage, reason) as `fsi_lost_total` names them.
+
+/// What was lost, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum PipelineLoss {
+    /// A record shorter than its kind, or than it says it is.
+    Truncated = 0,
+    /// A record longer than its kind and names allow.
+    Oversized = 1,
+    /// A kind, operation, path state, close kind or process event that this agent does not know.
+    UnknownCode = 2,
+    /// An operation whose open file was never announced or already ended: its span has no file.
+    UnknownFile = 3,
+    /// An operation or file whose path was never announced or is gone: its span has no path.
+    UnknownPath = 4,
+    /// A close of a file that was never announced: that file has no span.
+    UnknownClose = 5,
+    /// A file that was ended early because too many were open.
+    EvictedFile = 6,
+    /// A process that was ended early because too many lived.
+    EvictedProcess = 7,
+    /// A path forgotten because too many were known.
+    EvictedPath = 8,
+}
+
+impl PipelineLoss {
+    /// Every loss, in the order of the codes.
+    pub const ALL: [Self; 9] = [
+        Self::Truncated,
+        Self::Oversized,
+        Self::UnknownCode,
+        Self::UnknownFile,
+        Self::UnknownPath,
+        Self::UnknownClose,
+        Self::EvictedFile,
+        Self::EvictedProcess,
+        Self::EvictedPath,
+    ];
+
+    /// `(stage, reason)` of `fsi_lost_total`.
+    #[must_use]
+    pub const fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Truncated => ("decode", "truncated"),
+            Self::Oversized => ("decode", "oversized"),
+            Self::UnknownCode => ("decode", "unknown_code"),
+            Self::UnknownFile => ("attribute", "unknown_file"),
+            Self::UnknownPath => ("attribute", "unknown_path"),
+            Self::EvictedPath => ("attribute", "evicted_path"),
+            Self::UnknownClose => ("correlate", "unknown_close"),
+            Self::EvictedFile => ("correlate", "evicted_file"),
+            Self::EvictedProcess => ("correlate", "evicted_process"),
+        }
+    }
+}
+
+/// Counters, one per [`PipelineLoss`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PipelineLosses {
+    counts: [u64; PipelineLoss::ALL.len()],
+}
+
+impl PipelineLosses {
+    pub(crate) fn count(&mut self, loss: PipelineLoss) {
+        self.counts[loss as usize] += 1;
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn get(&self, loss: PipelineLoss) -> u64 {
+        self.counts[loss as usize]
+    }
+
+    /// `(stage, reason, count)` of every loss, those that did not happen included.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        PipelineLoss::ALL.iter().map(|loss| {
+            let (stage, reason) = loss.labels();
+            (stage, reason, self.get(*loss))
+        })
+    }
+
+    /// Operation records that did not become spans: those that could not be decoded.
+    #[must_use]
+    pub fn undecoded(&self) -> u64 {
+        [PipelineLoss::Truncated, PipelineLoss::Oversized, PipelineLoss::UnknownCode]
+            .iter()
+            .map(|loss| self.get(*loss))
+            .sum()
+    }
+}

@@ -1,0 +1,19 @@
+//! Which container a cgroup belongs to: the seam between telemetry and whoever knows (runtime, kubelet, /proc).
+
+use std::sync::Arc;
+
+/// Knows containers by the cgroup ids the kernel reports. Looked up while exporting: it must answer from memory.
+pub trait ContainerNames: Send + Sync {
+    /// The container's id, or nothing when the cgroup is not a container's (or not known to be).
+    fn container(&self, cgroup: u64) -> Option<Arc<str>>;
+}
+
+/// Knows no container.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoContainers;
+
+impl ContainerNames for NoContainers {
+    fn container(&self, _cgroup: u64) -> Option<Arc<str>> {
+        None
+    }
+}
