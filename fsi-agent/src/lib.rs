@@ -5,4 +5,5 @@ pub mod pipeline;
 pub mod probe;
 pub mod selection;
 pub mod span;
+pub mod sys;
 pub mod telemetry;
