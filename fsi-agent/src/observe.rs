@@ -90,7 +90,9 @@ pub enum CommandEnd {
     /// The time was over first; its exit code is still to come.
     Running(Child),
     /// A second Ctrl-C ended the wait.
-    LeftBehind { pid: u32 },
+    LeftBehind {
+        pid: u32,
+    },
 }
 
 /// What was seen.

@@ -88,7 +88,8 @@ pub(super) fn run(arguments: ObserveArgs) -> Result<ExitCode, Failure> {
         }
         // The time given with --for is over; the exit code is the command's all the same.
         CommandEnd::Running(mut child) => {
-            let status = child.wait().map_err(|error| Failure::Failed(anyhow::anyhow!("wait for the command: {error}")))?;
+            let status =
+                child.wait().map_err(|error| Failure::Failed(anyhow::anyhow!("wait for the command: {error}")))?;
             Ok(passed_on(status))
         }
     }

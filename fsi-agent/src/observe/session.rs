@@ -235,7 +235,8 @@ impl<'a> Session<'a> {
         self.pipeline.finish(monotonic_ns(), &mut self.sinks);
         let (aggregates, counters) = self.kernel_side();
         let spans = self.sinks.operation_spans();
-        drop(self.server.take());
+        // A scrape from here on would wait for an answer that does not come.
+        self.server = None;
 
         // The metrics say what the exporters lost, so these are ended first.
         let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans));
@@ -336,9 +337,10 @@ fn not_started(config: &ObserveConfig, error: ProbeError) -> ObserveError {
     }
     match kind {
         Some(libc::ENOENT) => ObserveError::NotFound { name, place: "it or its interpreter does not exist" },
-        Some(libc::ENOEXEC) => {
-            ObserveError::NotExecutable { name, reason: "the kernel does not know its format; a script begins with `#!`" }
-        }
+        Some(libc::ENOEXEC) => ObserveError::NotExecutable {
+            name,
+            reason: "the kernel does not know its format; a script begins with `#!`",
+        },
         Some(libc::EACCES) => ObserveError::NotExecutable { name, reason: "permission denied" },
         Some(_) | None => ObserveError::Spawn { name, source: error },
     }

@@ -108,9 +108,8 @@ impl Sinks {
             exports.push(Export { to: "spans_file", spans: report.written, error: report.error });
             losses.extend(report.losses.into_iter().map(Loss::from));
         }
-        if let Some((sink, handle)) = otlp {
+        if let Some((_sink, handle)) = otlp {
             let report = handle.flush(otlp_deadline);
-            drop(sink);
             exports.push(Export { to: "otlp", spans: report.exported, error: report.error });
             losses.extend(report.losses.into_iter().map(Loss::from));
         }

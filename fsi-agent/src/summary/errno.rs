@@ -33,7 +33,7 @@ pub(super) fn message(errno: u16) -> String {
     }
     let text = std::io::Error::from_raw_os_error(i32::from(errno)).to_string();
     // The standard library puts the number behind it.
-    text.rsplit_once(" (os error").map_or(text.clone(), |(message, _)| message.to_owned())
+    text.rsplit_once(" (os error").map_or(text.as_str(), |(message, _)| message).to_owned()
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl FileTable {
     pub(super) fn into_rows(self) -> (Vec<FileRow>, OtherFiles) {
         let mut rows: Vec<_> = self.paths.into_iter().collect();
         let weight = |sums: &Sums| (sums.totals.duration_ns, sums.totals.bytes_read + sums.totals.bytes_written);
-        rows.sort_by(|(_, a), (_, b)| weight(b).cmp(&weight(a)));
+        rows.sort_by_key(|(_, sums)| std::cmp::Reverse(weight(sums)));
         let rest = rows.split_off(rows.len().min(MAX_ROWS));
         let mut other = OtherFiles::default();
         other.add(&self.over, self.over.opens);
@@ -98,7 +98,8 @@ impl FileTable {
 
 impl Sums {
     fn add(&mut self, more: &FileTotals) {
-        let FileTotals { operations, reads, writes, bytes_read, bytes_written, errors, duration_ns, max_ns, last_ns } = more;
+        let FileTotals { operations, reads, writes, bytes_read, bytes_written, errors, duration_ns, max_ns, last_ns } =
+            more;
         let sum = &mut self.totals;
         self.opens += 1;
         sum.operations += operations;
@@ -164,7 +165,8 @@ pub(super) mod tests {
     #[test]
     fn sums_opens_of_a_path_and_sorts_by_time() {
         let mut table = FileTable::default();
-        let totals = |ns| FileTotals { operations: 3, bytes_read: 10, duration_ns: ns, max_ns: ns, ..FileTotals::default() };
+        let totals =
+            |ns| FileTotals { operations: 3, bytes_read: 10, duration_ns: ns, max_ns: ns, ..FileTotals::default() };
         table.add(&file(b"/a", totals(5)));
         table.add(&file(b"/b\xff", totals(100)));
         table.add(&file(b"/a", totals(7)));

@@ -50,7 +50,9 @@ impl ListedOperations {
     pub fn add(&mut self, span: &Span, operation: &OpSpan) {
         self.count += 1;
         let key = (operation.op.name(), operation.errno);
-        if operation.errno != 0 && self.examples.len() < MAX_EXAMPLES && !self.examples.contains_key(&key)
+        if operation.errno != 0
+            && self.examples.len() < MAX_EXAMPLES
+            && !self.examples.contains_key(&key)
             && let Some(path) = &operation.path
         {
             self.examples.insert(key, format::escaped(&path.bytes));

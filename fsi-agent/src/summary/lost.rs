@@ -39,7 +39,9 @@ impl Loss {
             ("probe", "io_uring") => "requests handed to io_uring, whose inside is not seen",
             ("probe", "aio") => "requests handed to io_submit, whose inside is not seen",
             ("probe", "compat32") => "calls of 32-bit programs, which are not seen",
-            (stage, reason) => return format!("{} by {stage}: {}", format::count(self.count), reason.replace('_', " ")),
+            (stage, reason) => {
+                return format!("{} by {stage}: {}", format::count(self.count), reason.replace('_', " "));
+            }
         };
         format!("{} {meaning}", format::count(self.count))
     }

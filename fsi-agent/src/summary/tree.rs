@@ -73,7 +73,9 @@ impl TreeBuilder {
 
     fn operation(&mut self, span: &Arc<Span>, operation: &OpSpan) {
         let siblings = siblings(&mut self.children, &mut self.roots, span.parent);
-        if let Some(Node { content: Content::Operations(last), .. }) = siblings.nodes.last_mut()
+        // Behind an operation that was left out nothing is in a row any more.
+        if siblings.left_out == 0
+            && let Some(Node { content: Content::Operations(last), .. }) = siblings.nodes.last_mut()
             && last.takes(span, operation)
         {
             last.add(operation);

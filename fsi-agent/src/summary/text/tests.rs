@@ -63,8 +63,8 @@ git gc: 12,345 operations, 2 files, 1 process in 1.23 s; read 3.00 MiB, wrote 10
 operation   count  failed     bytes     p50      p99      max    total
 read       12,345      45  3.00 MiB  900 ns  5.60 us  1.20 ms  12.3 ms
 
-file                                 opens  ops      read  written  failed     time
-/srv/a/ve...t/fit/here/file.pack         1   10  1.00 KiB        -       -  1.00 us
+file                              opens  ops      read  written  failed     time
+/srv/a/ver.../fit/here/file.pack      1   10  1.00 KiB        -       -  1.00 us
 and 1 other file: 3 operations, 5 ns
 
 failed  count  errno   meaning                    example

@@ -90,7 +90,8 @@ fn process(span: &Span, process: &ProcessSpan) -> String {
 
 fn file(span: &Span, file: &FileSpan) -> String {
     let totals = &file.totals;
-    let mut text = format!("file {}  {}, {} operations", name(file.path.as_ref()), lasted(span), count(totals.operations));
+    let mut text =
+        format!("file {}  {}, {} operations", name(file.path.as_ref()), lasted(span), count(totals.operations));
     if totals.bytes_read > 0 {
         text.push_str(&format!(", read {}", bytes(totals.bytes_read)));
     }
