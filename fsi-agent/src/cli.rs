@@ -3,9 +3,11 @@
 //! Human text goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong usage; `observe` passes on the
 //! command's own (128 + signal when it was killed; 127 not found, 126 not executable).
 
+mod doctor;
 mod observe;
 mod options;
 mod output;
+mod top;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -25,6 +27,10 @@ struct Cli {
 enum Command {
     /// Observe a command, a process, cgroups, a container or everything; a summary at the end.
     Observe(Box<observe::ObserveArgs>),
+    /// Say what this kernel and these privileges allow, and what to do to get the rest.
+    Doctor(doctor::DoctorArgs),
+    /// A live table of who is busy with files, by file, process, container or operation.
+    Top(Box<top::TopArgs>),
 }
 
 /// Why a command ends early.
@@ -51,6 +57,8 @@ const WRONG_USAGE: u8 = 2;
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(Cli { command: Command::Observe(arguments) }) => observe::run(*arguments),
+        Ok(Cli { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
+        Ok(Cli { command: Command::Top(arguments) }) => top::run(*arguments),
         Err(error) => refused(&error),
     };
     let (code, sentence) = match result {

@@ -8,3 +8,4 @@ pub mod selection;
 pub mod span;
 pub mod summary;
 pub mod telemetry;
+pub mod top;

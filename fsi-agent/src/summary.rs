@@ -9,7 +9,7 @@ pub mod json;
 pub mod listed;
 mod lost;
 mod operations;
-mod table;
+pub(crate) mod table;
 pub mod text;
 pub mod tree;
 

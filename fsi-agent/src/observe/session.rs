@@ -3,7 +3,6 @@
 //! Once the command runs nothing here fails any more: what goes wrong becomes a note in the summary, because the command's
 //! exit code is the one that counts.
 
-use std::io;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
@@ -20,15 +19,13 @@ use super::sinks::{Collected, Sinks};
 use super::{CommandEnd, Observation, ObserveConfig, ObserveError};
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::probe::features::TIER;
 use crate::probe::options::Selection;
 use crate::probe::{Probe, ProbeError};
 use crate::summary::{Loss, Summary, SummaryInput};
 use crate::telemetry::containers::NoContainers;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
-
-/// Which hooks feed the records.
-pub(crate) const TIER: &str = "tp_btf";
 
 const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_millis(200);
@@ -329,13 +326,8 @@ fn pause(records: usize) -> Duration {
 /// A command that the kernel refused, told as a shell would.
 fn not_started(config: &ObserveConfig, error: ProbeError) -> ObserveError {
     let name = config.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut source: Option<&dyn std::error::Error> = Some(&error);
-    let mut kind = None;
-    while let Some(cause) = source {
-        kind = kind.or_else(|| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error));
-        source = cause.source();
-    }
-    match kind {
+    let refused = if let ProbeError::Spawn(source) = &error { source.raw_os_error() } else { None };
+    match refused {
         Some(libc::ENOENT) => ObserveError::NotFound { name, place: "it or its interpreter does not exist" },
         Some(libc::ENOEXEC) => ObserveError::NotExecutable {
             name,

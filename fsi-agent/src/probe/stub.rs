@@ -10,6 +10,8 @@ use super::options::ProbeOptions;
 /// Why nothing is observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
+    #[error("not permitted")]
+    NotPermitted,
     #[error("start the command: {0}")]
     Spawn(#[source] std::io::Error),
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// `1,234,567`
-pub(super) fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -28,7 +28,7 @@ fn three_digits(value: f64) -> String {
 
 /// `1.23 ms`
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub(super) fn nanoseconds(ns: u64) -> String {
+pub(crate) fn nanoseconds(ns: u64) -> String {
     let value = ns as f64;
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -40,7 +40,7 @@ pub(super) fn nanoseconds(ns: u64) -> String {
 
 /// `1.23 MiB`
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -85,7 +85,7 @@ fn escape(bytes: &[u8], text: &mut String) {
 }
 
 /// Cut in the middle, where a path says least, to at most `width` characters.
-pub(super) fn shortened(text: &str, width: usize) -> String {
+pub(crate) fn shortened(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
         return text.to_owned();

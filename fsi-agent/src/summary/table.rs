@@ -2,26 +2,26 @@
 
 /// Where a cell's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// A head and rows of as many cells.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
+pub(crate) struct Table<const N: usize> {
     aligns: [Align; N],
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
     /// `>` in front of a head's text puts its column to the right.
-    pub(super) fn new(heads: [&str; N]) -> Self {
+    pub(crate) fn new(heads: [&str; N]) -> Self {
         let aligns = heads.map(|head| if head.starts_with('>') { Align::Right } else { Align::Left });
         Self { aligns, rows: vec![heads.map(|head| head.trim_start_matches('>').to_owned())] }
     }
 
-    pub(super) fn row(&mut self, cells: [String; N]) {
+    pub(crate) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
     }
 
@@ -36,21 +36,21 @@ impl<const N: usize> Table<N> {
     }
 
     /// Columns that all columns but `column` take, with the gaps.
-    pub(super) fn width_without(&self, column: usize) -> usize {
+    pub(crate) fn width_without(&self, column: usize) -> usize {
         let widths = self.widths();
         let others: usize = widths.iter().enumerate().filter(|(at, _)| *at != column).map(|(_, width)| width).sum();
         others + GAP * (N - 1)
     }
 
     /// Shortens the cells of one column.
-    pub(super) fn map_column(&mut self, column: usize, change: impl Fn(&str) -> String) {
+    pub(crate) fn map_column(&mut self, column: usize, change: impl Fn(&str) -> String) {
         for row in self.rows.iter_mut().skip(1) {
             row[column] = change(&row[column]);
         }
     }
 
     /// Lines without a line end, the head first.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let widths = self.widths();
         self.rows.iter().map(|row| self.line(row, &widths)).collect()
     }
