@@ -7,5 +7,6 @@ pub mod probe;
 pub mod selection;
 pub mod span;
 pub mod summary;
+pub mod sys;
 pub mod telemetry;
 pub mod top;

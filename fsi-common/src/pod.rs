@@ -11,7 +11,7 @@ unsafe impl aya::Pod for AggregateKey {}
 unsafe impl aya::Pod for AggregateValue {}
 // SAFETY: repr(C), arrays of u64 only; any bytes are valid.
 unsafe impl aya::Pod for Automaton {}
-// SAFETY: repr(C): four u32, a u64 at 16, six u32: no padding; any bytes are valid.
+// SAFETY: repr(C): four u32, two u64 from 16 on, six u32: no padding; any bytes are valid.
 unsafe impl aya::Pod for ProbeConfig {}
 // SAFETY: repr(C), u32 fields only; any bytes are valid.
 unsafe impl aya::Pod for Offsets {}

@@ -22,6 +22,11 @@ pub const EVENTS_FAILED: u32 = 4;
 /// One in `sample_every` does.
 pub const EVENTS_SAMPLED: u32 = 8;
 
+/// Open files are followed; those of wanted events are announced.
+pub const FOLLOW_WANTED: u32 = 1;
+/// Open files are followed and all announced.
+pub const FOLLOW_ALL: u32 = 2;
+
 /// The knobs (`CONFIG`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -34,7 +39,9 @@ pub struct ProbeConfig {
     pub events: u32,
     pub sample_every: u32,
     pub slower_ns: u64,
-    /// Open files are followed and announced (0 or 1).
+    /// A bit per operation code: those that are told of.
+    pub operations: u64,
+    /// 0: open files are not followed; [`FOLLOW_WANTED`], [`FOLLOW_ALL`].
     pub follow_files: u32,
     /// Process records are sent (0 or 1).
     pub follow_processes: u32,
@@ -48,8 +55,29 @@ pub struct ProbeConfig {
     pub debug: u32,
 }
 
+impl ProbeConfig {
+    /// Before the agent has set it.
+    pub const UNSET: Self = Self {
+        abi_version: 0,
+        select: 0,
+        events: 0,
+        sample_every: 0,
+        slower_ns: 0,
+        operations: 0,
+        follow_files: 0,
+        follow_processes: 0,
+        path_filter: 0,
+        comm_filter: 0,
+        cgroup_subsystem: 0,
+        debug: 0,
+    };
+}
+
 /// Cgroup ids are those of the unified hierarchy.
 pub const CGROUP_V2: u32 = u32::MAX;
+
+/// Fields of `inode` and `super_block` are read in one piece of this length from the start of the structure.
+pub const NEAR_BYTES: u32 = 128;
 
 /// Byte offsets in the running kernel's structures, read from its BTF by the agent (`fsi_agent::probe::offsets`).
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,6 +135,61 @@ pub struct Offsets {
     pub regs_args: [u32; 6],
     pub regs_number: u32,
     pub vma_file: u32,
-    /// 0: the kernel has no field of that kind.
+    /// `signal_struct.live`: threads of the group that live.
     pub signal_live: u32,
+}
+
+impl Offsets {
+    /// Before the agent has set it.
+    pub const UNKNOWN: Self = Self {
+        task_files: 0,
+        task_fs: 0,
+        task_tgid: 0,
+        task_group_leader: 0,
+        task_real_parent: 0,
+        task_cgroups: 0,
+        task_comm: 0,
+        task_exit_code: 0,
+        task_status: 0,
+        task_signal: 0,
+        css_set_dfl_cgrp: 0,
+        css_set_subsys: 0,
+        css_cgroup: 0,
+        cgroup_kn: 0,
+        kernfs_id: 0,
+        kernfs_parent: 0,
+        files_fdt: 0,
+        files_count: 0,
+        fdt_fd: 0,
+        fdt_max_fds: 0,
+        file_inode: 0,
+        file_mode: 0,
+        file_flags: 0,
+        file_path: 0,
+        file_pos: 0,
+        file_ref: 0,
+        file_ref_is_biased: 0,
+        path_mnt: 0,
+        path_dentry: 0,
+        dentry_parent: 0,
+        dentry_name: 0,
+        dentry_inode: 0,
+        qstr_name: 0,
+        vfsmount_root: 0,
+        mount_mnt: 0,
+        mount_parent: 0,
+        mount_mountpoint: 0,
+        fs_root: 0,
+        fs_pwd: 0,
+        inode_mode: 0,
+        inode_sb: 0,
+        inode_ino: 0,
+        sb_dev: 0,
+        sb_flags: 0,
+        sb_magic: 0,
+        regs_args: [0; 6],
+        regs_number: 0,
+        vma_file: 0,
+        signal_live: 0,
+    };
 }

@@ -220,6 +220,21 @@ pub struct FileTotals {
     pub last_ns: u64,
 }
 
+impl FileTotals {
+    /// Nothing yet.
+    pub const ZERO: Self = Self {
+        operations: 0,
+        reads: 0,
+        writes: 0,
+        bytes_read: 0,
+        bytes_written: 0,
+        errors: 0,
+        duration_ns: 0,
+        max_ns: 0,
+        last_ns: 0,
+    };
+}
+
 /// Start, exec or end of a process.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

@@ -27,6 +27,8 @@ pub enum Shape {
     Replace = 5,
     /// No operation; only its side effects on what we know matter (mount, umount, ...).
     Watch = 6,
+    /// An address in a mapping of a file.
+    Mapping = 7,
 }
 
 impl Shape {
@@ -39,6 +41,7 @@ impl Shape {
             4 => Self::Count,
             5 => Self::Replace,
             6 => Self::Watch,
+            7 => Self::Mapping,
             _ => Self::None,
         }
     }
@@ -64,6 +67,7 @@ const OFFSET_POSITION: u32 = 36;
 const MOVES_PATHS: u32 = 37;
 const OPEN_FLAGS: u32 = 38;
 const NULL_IS_DESCRIPTOR: u32 = 41;
+const OPEN_HOW: u32 = 42;
 
 impl Call {
     /// Not looked at.
@@ -122,6 +126,24 @@ impl Call {
     #[must_use]
     pub const fn open_at(dir: u8, path: u8, open_flags: u8) -> Self {
         Self::open(path, open_flags).with(DIR1, dir)
+    }
+
+    /// An operation on the file that is mapped at the first argument.
+    #[must_use]
+    pub const fn mapping(op: OpKind) -> Self {
+        Self::new(Self::code(op), Shape::Mapping)
+    }
+
+    /// The open flags stand first in a structure that the argument points to.
+    #[must_use]
+    pub const fn open_how(self) -> Self {
+        self.flag(OPEN_HOW)
+    }
+
+    /// Bytes go from the first descriptor to that one.
+    #[must_use]
+    pub const fn to_descriptor(self, argument: u8) -> Self {
+        self.with(DIR2, argument)
     }
 
     /// A call that is counted and whose object is no file.
@@ -281,6 +303,7 @@ impl Call {
     /// [`crate::aggregate::READ`] and [`crate::aggregate::WRITTEN`] of the result.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "two bits")]
     pub const fn direction(self) -> u16 {
         ((self.0 >> BYTES & 3) << 1) as u16
     }
@@ -304,6 +327,13 @@ impl Call {
     #[must_use]
     pub const fn does_move_paths(self) -> bool {
         self.0 >> MOVES_PATHS & 1 != 0
+    }
+
+    /// Whether the open flags stand in a structure.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_open_how(self) -> bool {
+        self.0 >> OPEN_HOW & 1 != 0
     }
 
     /// Whether a null path stands for the descriptor.

@@ -1,0 +1,39 @@
+//! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it.
+
+#![expect(clippy::print_stdout, reason = "a build script talks to cargo on stdout")]
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+use xtask::build_ebpf::{self, Arch};
+use xtask::workspace::Workspace;
+
+fn main() {
+    if let Err(error) = embed() {
+        // One line: cargo prints each of its directives as it stands.
+        println!("cargo::error={error:#}");
+    }
+}
+
+fn embed() -> Result<()> {
+    let workspace = Workspace::find()?;
+    for input in build_ebpf::inputs(&workspace) {
+        println!("cargo::rerun-if-changed={}", input.display());
+    }
+    let built = build_ebpf::build(&workspace, Arch::of_this_build()?)?;
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR for build scripts")?);
+    let object = out_dir.join("fsi-ebpf");
+    copy_if_changed(&built.path, &object)?;
+    println!("cargo::rustc-env=FSI_EBPF_OBJECT={}", object.display());
+    Ok(())
+}
+
+/// An untouched copy keeps the agent from being compiled again for the same bytes.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    fs::write(to, bytes).with_context(|| format!("write {}", to.display()))
+}

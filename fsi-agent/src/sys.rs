@@ -1,0 +1,3 @@
+//! The only system calls that need unsafe, as typed calls.
+
+pub mod task_storage;

@@ -1,0 +1,115 @@
+//! What the maps hold between two programs.
+
+use fsi_common::probe_config::NEAR_BYTES;
+use fsi_common::record::{FileTotals, OpRecord, PATH_MAX};
+
+/// The task is looked at.
+pub(crate) const SELECTED: u32 = 1;
+/// What the task starts is looked at (the agent's thread while it starts the command).
+pub(crate) const SELECTS_CHILDREN: u32 = 2;
+
+/// A task: its marks and its call in flight.
+#[repr(C)]
+pub(crate) struct TaskState {
+    pub(crate) marks: u32,
+    /// Number of the call in flight plus one; 0: none.
+    pub(crate) call: u32,
+    /// The arguments, and two cells more so that any masked index is inside.
+    pub(crate) args: [u64; 8],
+    pub(crate) start_ns: u64,
+    /// The file of the call, when it has one; 0: none.
+    pub(crate) object: Object,
+    /// Address of the second file; 0: none.
+    pub(crate) file2: u64,
+    /// READ and WRITTEN of the result.
+    pub(crate) direction: u32,
+    /// Last verdict on `comm`: 0 none yet, 1 selected, 2 refused.
+    pub(crate) comm_verdict: u32,
+    pub(crate) comm: [u64; 2],
+}
+
+// The agent marks tasks by writing this much (`fsi_agent::probe`).
+const _: () = assert!(size_of::<TaskState>() == 144);
+
+/// An open file, or 0s.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Object {
+    /// Address of the `struct file`.
+    pub(crate) file: u64,
+    /// Address of the inode.
+    pub(crate) inode: u64,
+    pub(crate) ino: u64,
+    pub(crate) dev: u32,
+    pub(crate) mode: u32,
+}
+
+impl Object {
+    pub(crate) const NONE: Self = Self { file: 0, inode: 0, ino: 0, dev: 0, mode: 0 };
+}
+
+/// An open file that is followed.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct OpenFile {
+    pub(crate) id: u64,
+    /// Address of the inode: another one means that the `struct file` was used again.
+    pub(crate) inode: u64,
+    /// Address of the dentry, for the same reason.
+    pub(crate) dentry: u64,
+    /// 1: the agent knows it.
+    pub(crate) announced: u32,
+    /// Verdict of the path globs: 1 selected, 2 refused.
+    pub(crate) verdict: u32,
+    /// Start of its open; 0: before we looked.
+    pub(crate) opened_ns: u64,
+    pub(crate) totals: FileTotals,
+}
+
+/// A path that the agent has, and what it was resolved from.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct PathSlot {
+    /// 0: nothing here yet.
+    pub(crate) id: u64,
+    pub(crate) dentry: u64,
+    pub(crate) mnt: u64,
+    pub(crate) root_dentry: u64,
+    pub(crate) root_mnt: u64,
+    /// The dentry's parent and name hash, and its inode number: another object at the same address differs in one of them.
+    pub(crate) parent: u64,
+    pub(crate) hash_len: u64,
+    pub(crate) ino: u64,
+    /// [`crate::maps::GENERATION`] when it was resolved.
+    pub(crate) generation: u64,
+    /// [`fsi_common::record::PathState`]
+    pub(crate) state: u32,
+    /// Verdict of the path globs: 1 selected, 2 refused.
+    pub(crate) verdict: u32,
+}
+
+/// Room in front of a path for the header of its record.
+pub(crate) const HEADROOM: usize = 64;
+
+/// What [`fsi_common::probe_config::NEAR_BYTES`] are in words.
+pub(crate) const NEAR_WORDS: usize = NEAR_BYTES as usize / 8;
+
+/// Where records are put together; one per CPU.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// Sequence of path ids and of file ids of this CPU.
+    pub(crate) path_sequence: u64,
+    pub(crate) file_sequence: u64,
+    /// Id of the path that was resolved last.
+    pub(crate) known_path: u64,
+    /// The first fields of the structure that was read last.
+    pub(crate) fields: [u64; NEAR_WORDS],
+    /// A new open file before it goes into its map.
+    pub(crate) open_file: OpenFile,
+    /// The operation, and right behind it the names.
+    pub(crate) record: OpRecord,
+    pub(crate) names: [u8; 2 * PATH_MAX + 8],
+    /// A path grows backwards from `HEADROOM + PATH_MAX`. The room behind is for the verifier, which knows the start and the
+    /// length of a path each within PATH_MAX, not their sum.
+    pub(crate) path: [u8; HEADROOM + 2 * PATH_MAX + 512],
+}

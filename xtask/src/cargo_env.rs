@@ -1,0 +1,53 @@
+//! A cargo inside a cargo must not take the outer one's settings for its own: its compiler, flags, wrapper and job
+//! server belong to the host build.
+
+use std::env;
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// What stays of the `CARGO_*` variables: where cargo keeps its downloads and how it reaches the network.
+const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_"];
+
+const DROPPED: [&str; 11] = [
+    "CARGO",
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_LINKER",
+    "RUSTDOC",
+    "RUSTFLAGS",
+    "RUSTDOCFLAGS",
+    "RUSTUP_TOOLCHAIN",
+    "TARGET",
+    "MAKEFLAGS",
+];
+
+/// Removes from `command` what an outer cargo, clippy or rustup put into the environment.
+pub fn forget_outer_cargo(command: &mut Command) {
+    for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_outer_cargo(name)) {
+        command.env_remove(name);
+    }
+}
+
+fn belongs_to_outer_cargo(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    if KEPT.iter().any(|kept| name.starts_with(kept)) {
+        return false;
+    }
+    name.starts_with("CARGO_") || DROPPED.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_the_outer_build_and_keeps_the_network() {
+        for dropped in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MAKEFLAGS", "CARGO_TARGET_DIR", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+            assert!(belongs_to_outer_cargo(OsStr::new(dropped)), "{dropped}");
+        }
+        for kept in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "PATH", "RUSTUP_HOME"] {
+            assert!(!belongs_to_outer_cargo(OsStr::new(kept)), "{kept}");
+        }
+    }
+}

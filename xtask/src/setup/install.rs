@@ -1,0 +1,152 @@
+//! Carries out a plan. What is built goes to a folder beside its place and is renamed when complete: Ctrl-C in the middle
+//! leaves no half tool behind.
+
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+use xtask::cargo_env::forget_outer_cargo;
+use xtask::tools::{self, BPF_LINKER_VERSION};
+use xtask::workspace::Workspace;
+use xtask::{digest, tools::tool_dir};
+
+use super::catalogue::{Get, LLVM};
+use super::plan::Plan;
+use crate::progress::run_logged;
+
+/// The version of the modules in tests/otelcol/go.mod.
+const OTELCOL_VERSION: &str = "0.155.0";
+
+/// Does everything that it can: a Collector that fails to build does not stop the linker. What failed has been shown,
+/// and is missing when the caller looks again.
+pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
+    let mut failed = Vec::new();
+    if !plan.apt.is_empty()
+        && let Err(error) = apt(&plan.apt)
+    {
+        failed.push(error);
+    }
+    for need in &plan.build {
+        let done = match need.get {
+            Get::RustupComponent(component) => rustup_component(component),
+            Get::BpfLinker => bpf_linker(),
+            Get::Otelcol => build_otelcol(workspace),
+            Get::Apt(_) | Get::ByHand => Ok(()),
+        };
+        failed.extend(done.err());
+    }
+    for error in failed {
+        println!("  {error:#}");
+    }
+    Ok(())
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run_logged("apt-get update", apt_get(&["update"]), &log("apt-update"))?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    let mut rehearsal = apt_get(&["install", "--assume-no", "--no-install-recommends"]);
+    let rehearsal = rehearsal.args(packages).stdin(Stdio::null()).output().context("start apt-get")?;
+    for line in sizes(&String::from_utf8_lossy(&rehearsal.stdout)) {
+        println!("  {line}");
+    }
+    let mut command = apt_get(&install);
+    command.args(packages);
+    run_logged(
+        &format!("apt-get install of {} packages and what they need", packages.len()),
+        command,
+        &log("apt-install"),
+    )
+}
+
+/// What apt-get says about the download and the disk.
+fn sizes(rehearsal: &str) -> impl Iterator<Item = &str> {
+    rehearsal.lines().filter(|line| line.starts_with("Need to get") || line.starts_with("After this operation"))
+}
+
+fn rustup_component(component: &str) -> Result<()> {
+    let mut command = Command::new("rustup");
+    command.args(["component", "add", component]);
+    run_logged(&format!("rustup component add {component}"), command, &log(component))
+}
+
+fn bpf_linker() -> Result<()> {
+    let place = tool_dir("bpf-linker", BPF_LINKER_VERSION);
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_outer_cargo(&mut command);
+    command
+        .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION])
+        .args(["--no-default-features", "--features", &format!("llvm-{LLVM}"), "--root"])
+        .arg(partial(&place))
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"));
+    build_into(&place, "bpf-linker", "build bpf-linker", command)
+}
+
+/// Where the tests' Collector is, or would be: a change to its modules is another folder.
+pub(crate) fn otelcol(workspace: &Workspace) -> PathBuf {
+    let dir = workspace.path("tests/otelcol");
+    let inputs = ["go.mod", "go.sum", "main.go", "components.go"].map(|file| dir.join(file));
+    // Unreadable sources have no build either.
+    let digest = digest::of_files(workspace.root(), &inputs).unwrap_or_default();
+    let version = format!("{OTELCOL_VERSION}-{digest:016x}");
+    tool_dir("otelcol", &version).join("otelcol")
+}
+
+fn build_otelcol(workspace: &Workspace) -> Result<()> {
+    let place = otelcol(workspace);
+    let place = place.parent().context("the Collector has a folder of its own")?;
+    let mut command = Command::new("go");
+    command
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"])
+        .arg(partial(place).join("otelcol"))
+        .arg(".")
+        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOWORK", "off")])
+        .current_dir(workspace.path("tests/otelcol"));
+    build_into(place, "otelcol", "build the OpenTelemetry Collector", command)
+}
+
+/// Runs a command that fills `partial(place)` and puts the result in place.
+fn build_into(place: &Path, name: &str, label: &str, command: Command) -> Result<()> {
+    let partial = partial(place);
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    let built = run_logged(label, command, &log(name)).and_then(|()| {
+        if place.exists() {
+            // One that is there but was found wanting, or that another set-up finished first.
+            fs::remove_dir_all(place).with_context(|| format!("remove {}", place.display()))?;
+        }
+        fs::rename(&partial, place).with_context(|| format!("rename {} into place", partial.display()))
+    });
+    if built.is_err() && partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
+    }
+    built
+}
+
+fn partial(place: &Path) -> PathBuf {
+    let mut path = place.as_os_str().to_owned();
+    path.push(format!(".partial-{}", process::id()));
+    path.into()
+}
+
+fn log(name: &str) -> PathBuf {
+    tools::cache_dir().join("logs").join(format!("{name}.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sizes_are_apts_own_words() {
+        let rehearsal = "Reading package lists...\nNeed to get 304 MB of archives.\nAfter this operation, 1922 MB of \
+                         additional disk space will be used.\nDo you want to continue? [Y/n] N\nAbort.\n";
+        let sizes: Vec<_> = sizes(rehearsal).collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(sizes[1].contains("1922 MB"));
+    }
+}
