@@ -109,6 +109,8 @@ pub struct Events {
 pub struct Export {
     /// `otlp` or `spans_file`
     pub to: &'static str,
+    /// `exported` or `written`: the outcome of `fsi_spans_total`.
+    pub outcome: &'static str,
     pub spans: u64,
     pub error: Option<String>,
 }

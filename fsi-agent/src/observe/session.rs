@@ -236,8 +236,9 @@ impl<'a> Session<'a> {
         self.server = None;
 
         // The metrics say what the exporters lost, so these are ended first.
-        let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans));
+        let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans, &[]));
         let Collected { tree, files, listed, exports, losses } = sinks.close();
+        self.sinks = Sinks::closed(spans, &exports);
         let exporter_losses = losses.iter().map(|loss| (loss.stage, loss.reason, loss.count)).collect();
         self.write_metrics(exporter_losses);
 
@@ -283,7 +284,7 @@ impl<'a> Session<'a> {
             aggregates,
             counters,
             losses,
-            spans: vec![("made", self.sinks.operation_spans())],
+            spans: self.sinks.outcomes(),
             tier: TIER,
             open_files: None,
             containers: &NoContainers,
