@@ -48,7 +48,7 @@ struct OutputArgs {
     /// Draw processes, files and operations as a tree on stderr
     #[arg(long)]
     tree: bool,
-    /// Send spans to an OpenTelemetry collector: http://HOST:4317 (gRPC) or http://HOST:4318/v1/traces (HTTP)
+    /// Send spans to an OpenTelemetry collector: grpc://HOST:4317 or http://HOST:4318 (grpcs, https)
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
     /// Longest time to wait for the collector at the end (ms, s)

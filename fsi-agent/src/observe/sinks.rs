@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outputs::OutputError;
-use super::{Listing, ObserveConfig, ObserveError, TreeDrawing};
+use super::{ObserveConfig, ObserveError, TreeDrawing};
 use crate::span::{Span, SpanBody, SpanSink};
 use crate::summary::files::FileTable;
 use crate::summary::listed::ListedOperations;
@@ -28,7 +28,7 @@ pub(super) struct Sinks {
     otlp_deadline: Duration,
     tree: Option<TreeBuilder>,
     files: FileTable,
-    listed: Option<ListedOperations>,
+    listed: ListedOperations,
     operation_spans: u64,
     /// What the exporters did before they were closed.
     closed: Vec<(&'static str, u64)>,
@@ -40,7 +40,7 @@ pub(super) struct Sinks {
 pub(super) struct Collected {
     pub(super) tree: Option<Tree>,
     pub(super) files: FileTable,
-    pub(super) listed: Option<ListedOperations>,
+    pub(super) listed: ListedOperations,
     pub(super) exports: Vec<Export>,
     pub(super) losses: Vec<Loss>,
 }
@@ -60,10 +60,7 @@ impl Sinks {
             TreeDrawing::Draw => Some(TreeBuilder::default()),
             TreeDrawing::Omit => None,
         };
-        let listed = match config.listing {
-            Listing::Operations => Some(ListedOperations::default()),
-            Listing::Nothing => None,
-        };
+        let listed = ListedOperations::default();
         let otlp_deadline = config.otlp_deadline;
         let files = FileTable::default();
         Ok(Self {
@@ -87,7 +84,7 @@ impl Sinks {
             otlp_deadline: Duration::ZERO,
             tree: None,
             files: FileTable::default(),
-            listed: None,
+            listed: ListedOperations::default(),
             operation_spans,
             closed: exports.iter().map(|export| (export.outcome, export.spans)).collect(),
             phase: Phase::Observing,
@@ -161,9 +158,7 @@ impl SpanSink for Sinks {
             }
             SpanBody::Operation(operation) => {
                 self.operation_spans += 1;
-                if let Some(listed) = &mut self.listed {
-                    listed.add(span, operation);
-                }
+                self.listed.add(span, operation);
             }
         }
     }

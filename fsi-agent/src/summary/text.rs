@@ -197,7 +197,7 @@ fn listed_cells(row: &ListedRow) -> [String; 6] {
     [
         nanoseconds(row.duration_ns),
         row.op.to_owned(),
-        if row.errno == 0 { "ok".to_owned() } else { errno::name(row.errno) },
+        if row.errno == 0 { "ok".to_owned() } else { errno::name(row.errno).into_owned() },
         row.bytes.map(bytes).unwrap_or_default(),
         format!("{} {}", row.process, row.pid),
         row.path.clone().unwrap_or_default(),
