@@ -1,3 +1,9 @@
-//! The `fsi` command.
+//! The `fsi` command: arguments in, words and an exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -10,6 +10,7 @@
 pub mod btf;
 pub mod cgroup;
 mod error;
+pub mod features;
 mod loader;
 pub mod offsets;
 pub mod options;

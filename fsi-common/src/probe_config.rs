@@ -76,6 +76,9 @@ impl ProbeConfig {
 /// Cgroup ids are those of the unified hierarchy.
 pub const CGROUP_V2: u32 = u32::MAX;
 
+/// Fields of `inode` and `super_block` are read in one piece of this length from the start of the structure.
+pub const NEAR_BYTES: u32 = 128;
+
 /// Byte offsets in the running kernel's structures, read from its BTF by the agent (`fsi_agent::probe::offsets`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

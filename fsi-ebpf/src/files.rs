@@ -29,10 +29,10 @@ fn add(cell: *mut u64, by: u64) {
 /// The followed file behind an object; begun now if it was open before we looked.
 #[inline(always)]
 pub(crate) fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
-    let place = FileAddress(object.file).place();
+    let dentry = FileAddress(object.file).dentry();
     if let Some(file) = FILES.get_ptr_mut(object.file) {
         // SAFETY: a map value; if it is removed meanwhile the memory stays until the program ends.
-        let known = unsafe { (*file).inode == object.inode && (*file).dentry == place.dentry && opened_ns == 0 };
+        let known = unsafe { (*file).inode == object.inode && (*file).dentry == dentry && opened_ns == 0 };
         if known {
             return Some(file);
         }
@@ -47,7 +47,7 @@ pub(crate) fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
         (*scratch).open_file = OpenFile {
             id,
             inode: object.inode,
-            dentry: place.dentry,
+            dentry,
             announced: 0,
             verdict: 0,
             opened_ns,
@@ -218,7 +218,7 @@ unsafe extern "C" fn sweep_one(
     // SAFETY: the helper hands the key and value of an element.
     let (address, inode, dentry) = unsafe { (*address, (*file).inode, (*file).dentry) };
     let now = FileAddress(address);
-    if now.is_dead() || now.inode() != inode || now.place().dentry != dentry {
+    if now.is_dead() || now.inode() != inode || now.dentry() != dentry {
         end(address, CloseKind::Unseen);
     }
     0

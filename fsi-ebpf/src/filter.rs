@@ -51,8 +51,8 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
 /// Whether the task's cgroup is a chosen one or below; remembered per cgroup.
 #[inline(always)]
 fn cgroup_selected(task: Task) -> bool {
-    let mut node = task.cgroup_node();
-    let id = kernel::cgroup_id(node);
+    let mut node = task.cgroup_node() as u64;
+    let id = task.cgroup();
     // SAFETY: read once; a concurrent write of the same verdict does no harm.
     if let Some(verdict) = unsafe { CGROUP_VERDICTS.get(id) } {
         return *verdict == 1;

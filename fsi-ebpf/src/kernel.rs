@@ -6,17 +6,18 @@
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, null, read_volatile};
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_ns,
     bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
 };
-use fsi_common::probe_config::{CGROUP_V2, Offsets, ProbeConfig};
+use fsi_common::probe_config::{CGROUP_V2, NEAR_BYTES, Offsets, ProbeConfig};
 use fsi_common::syscall::{CALLS, Call};
 
-use crate::state::Object;
+use crate::maps::SCRATCH;
+use crate::state::{NEAR_WORDS, Object};
 
 /// Set by the agent before loading.
 #[unsafe(no_mangle)]
@@ -256,10 +257,10 @@ impl Task {
 
     /// The cgroup's `kernfs_node`, in the hierarchy the agent chose.
     #[inline(always)]
-    pub(crate) fn cgroup_node(self) -> u64 {
+    pub(crate) fn cgroup_node(self) -> *const u8 {
         let set: *const u8 = self.field(offset!(task_cgroups));
         if set.is_null() {
-            return 0;
+            return null();
         }
         let controller = config!(cgroup_subsystem);
         let cgroup: *const u8 = if controller == CGROUP_V2 {
@@ -267,17 +268,18 @@ impl Task {
         } else {
             let state: *const u8 = load(set, offset!(css_set_subsys) + controller as usize * 8);
             if state.is_null() {
-                return 0;
+                return null();
             }
             load(state, offset!(css_cgroup))
         };
-        if cgroup.is_null() { 0 } else { load(cgroup, offset!(cgroup_kn)) }
+        if cgroup.is_null() { null() } else { load(cgroup, offset!(cgroup_kn)) }
     }
 
     /// Its cgroup id.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        cgroup_id(self.cgroup_node())
+        let node = self.cgroup_node();
+        if node.is_null() { 0 } else { load(node, offset!(kernfs_id)) }
     }
 
     /// (dentry, mount) of its root and of its working directory.
@@ -356,6 +358,34 @@ pub(crate) struct Place {
     pub(crate) mnt: u64,
 }
 
+/// The first fields of a structure in one read: a read costs the same for many bytes as for few. They stand in the scratch until
+/// the next such read. The agent refuses a kernel where a field that is read this way lies further back.
+#[derive(Clone, Copy)]
+struct Fields(*const [u64; NEAR_WORDS]);
+
+impl Fields {
+    #[inline(always)]
+    fn read(address: u64) -> Option<Self> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: scratch of this CPU, as long as what is read.
+        unsafe {
+            let fields = &raw mut (*scratch).fields;
+            read_bytes(fields.cast(), NEAR_BYTES, address).then_some(Self(fields))
+        }
+    }
+
+    #[inline(always)]
+    fn u64(self, offset: usize) -> u64 {
+        // SAFETY: the mask keeps the index inside the array.
+        unsafe { (*self.0)[offset / 8 & (NEAR_WORDS - 1)] }
+    }
+
+    #[inline(always)]
+    fn u32(self, offset: usize) -> u32 {
+        (self.u64(offset) >> (offset % 8 * 8)) as u32
+    }
+}
+
 /// What a `struct file` says of itself.
 #[derive(Clone, Copy)]
 pub(crate) struct FileAddress(pub u64);
@@ -388,20 +418,27 @@ impl FileAddress {
             return None;
         }
         let inode = self.inode();
-        let mode = read::<u16>(inode, offset!(inode_mode))? as u32;
+        let fields = Fields::read(inode)?;
+        let mode = fields.u32(offset!(inode_mode)) & 0xffff;
         if !matches!(mode & S_IFMT, S_IFREG | S_IFDIR | S_IFLNK | S_IFBLK) {
             return None;
         }
-        let sb = read::<u64>(inode, offset!(inode_sb))?;
-        let magic = read_u64(sb, offset!(sb_magic));
+        let (ino, sb) = (fields.u64(offset!(inode_ino)), fields.u64(offset!(inode_sb)));
+        let sb = Fields::read(sb)?;
+        let magic = sb.u64(offset!(sb_magic));
         if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS) {
             return None;
         }
-        if magic == TMPFS && read_u64(sb, offset!(sb_flags)) & SB_KERNMOUNT != 0 {
+        if magic == TMPFS && sb.u64(offset!(sb_flags)) & SB_KERNMOUNT != 0 {
             return None;
         }
-        let dev = read::<u32>(sb, offset!(sb_dev)).unwrap_or(0);
-        Some(Object { file: self.0, inode, ino: read_u64(inode, offset!(inode_ino)), dev, mode })
+        Some(Object { file: self.0, inode, ino, dev: sb.u32(offset!(sb_dev)), mode })
+    }
+
+    /// Its dentry alone.
+    #[inline(always)]
+    pub(crate) fn dentry(self) -> u64 {
+        read_u64(self.0, offset!(file_path) + offset!(path_dentry))
     }
 
     /// Where it is in the tree of mounts.

@@ -1,5 +1,6 @@
 //! What the maps hold between two programs.
 
+use fsi_common::probe_config::NEAR_BYTES;
 use fsi_common::record::{FileTotals, OpRecord, PATH_MAX};
 
 /// The task is looked at.
@@ -90,6 +91,9 @@ pub(crate) struct PathSlot {
 /// Room in front of a path for the header of its record.
 pub(crate) const HEADROOM: usize = 64;
 
+/// What [`fsi_common::probe_config::NEAR_BYTES`] are in words.
+pub(crate) const NEAR_WORDS: usize = NEAR_BYTES as usize / 8;
+
 /// Where records are put together; one per CPU.
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -98,6 +102,8 @@ pub(crate) struct Scratch {
     pub(crate) file_sequence: u64,
     /// Id of the path that was resolved last.
     pub(crate) known_path: u64,
+    /// The first fields of the structure that was read last.
+    pub(crate) fields: [u64; NEAR_WORDS],
     /// A new open file before it goes into its map.
     pub(crate) open_file: OpenFile,
     /// The operation, and right behind it the names.

@@ -22,11 +22,15 @@ pub enum PipelineLoss {
     EvictedProcess = 7,
     /// A path forgotten because too many were known.
     EvictedPath = 8,
+    /// A file whose end was not told: another got its number. Its span has no close.
+    UnseenClose = 9,
+    /// A process whose end was not told: another got its number. Its span has no exit code.
+    UnseenExit = 10,
 }
 
 impl PipelineLoss {
     /// Every loss, in the order of the codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Truncated,
         Self::Oversized,
         Self::UnknownCode,
@@ -36,6 +40,8 @@ impl PipelineLoss {
         Self::EvictedFile,
         Self::EvictedProcess,
         Self::EvictedPath,
+        Self::UnseenClose,
+        Self::UnseenExit,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`.
@@ -49,6 +55,8 @@ impl PipelineLoss {
             Self::UnknownPath => ("attribute", "unknown_path"),
             Self::EvictedPath => ("attribute", "evicted_path"),
             Self::UnknownClose => ("correlate", "unknown_close"),
+            Self::UnseenClose => ("correlate", "unseen_close"),
+            Self::UnseenExit => ("correlate", "unseen_exit"),
             Self::EvictedFile => ("correlate", "evicted_file"),
             Self::EvictedProcess => ("correlate", "evicted_process"),
         }

@@ -12,6 +12,8 @@ pub enum BtfError {
     Malformed(&'static str),
     #[error("this kernel has no field {structure}.{field}")]
     NoField { structure: &'static str, field: &'static str },
+    #[error("this kernel keeps {structure}.{field} further back than the probes read")]
+    TooFar { structure: &'static str, field: &'static str },
 }
 
 /// The kernel's own BTF.

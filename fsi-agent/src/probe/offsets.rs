@@ -1,12 +1,16 @@
 //! The offsets that the kernel side needs, from the running kernel's BTF; where kernels differ, both ways stand here.
 
-use fsi_common::probe_config::Offsets;
+use fsi_common::probe_config::{NEAR_BYTES, Offsets};
 
 use super::btf::{BtfError, KernelTypes};
 
 /// Reads them all.
 pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
     let of = |structure, field| types.offset(structure, field);
+    let near = |structure, field| match types.offset(structure, field) {
+        Ok(offset) if offset + 8 > NEAR_BYTES => Err(BtfError::TooFar { structure, field }),
+        other => other,
+    };
     // A file counted its references in `f_count` until Linux 6.12, in `f_ref` since.
     let (file_ref, file_ref_is_biased) = match of("file", "f_ref") {
         Ok(offset) => (offset, 1),
@@ -54,12 +58,12 @@ pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
         mount_mountpoint: of("mount", "mnt_mountpoint")?,
         fs_root: of("fs_struct", "root")?,
         fs_pwd: of("fs_struct", "pwd")?,
-        inode_mode: of("inode", "i_mode")?,
-        inode_sb: of("inode", "i_sb")?,
-        inode_ino: of("inode", "i_ino")?,
-        sb_dev: of("super_block", "s_dev")?,
-        sb_flags: of("super_block", "s_flags")?,
-        sb_magic: of("super_block", "s_magic")?,
+        inode_mode: near("inode", "i_mode")?,
+        inode_sb: near("inode", "i_sb")?,
+        inode_ino: near("inode", "i_ino")?,
+        sb_dev: near("super_block", "s_dev")?,
+        sb_flags: near("super_block", "s_flags")?,
+        sb_magic: near("super_block", "s_magic")?,
         regs_args: registers(types)?,
         regs_number: of("pt_regs", "orig_ax")?,
         vma_file: of("vm_area_struct", "vm_file")?,

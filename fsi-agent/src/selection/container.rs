@@ -1,4 +1,4 @@
-//! From a container's id to its cgroup directories, in every cgroup hierarchy that is mounted.
+//! From a container's id to its cgroup directories, looked for in every cgroup hierarchy that is mounted.
 //!
 //! Runtimes name the directory by the id, alone or with a prefix and a suffix (`docker-ID.scope`, `cri-containerd-ID.scope`,
 //! `pod:cri-containerd:ID`). The id may be cut short as long as it fits one container only.
@@ -29,7 +29,7 @@ const LEAST_ID_LEN: usize = 32;
 /// Containers are not nested deeper; it bounds the walk.
 const MAX_DEPTH: usize = 24;
 
-/// The cgroup directories of a container, one or more for each hierarchy.
+/// The cgroup directories of a container, all in the first hierarchy that has any: the kernel side looks at one hierarchy.
 ///
 /// # Errors
 /// None is found, several fit, or there is no hierarchy.
@@ -41,27 +41,45 @@ pub fn find(id: &str) -> Result<Vec<PathBuf>, ContainerError> {
     find_below(&roots, id)
 }
 
-/// Where cgroup hierarchies are mounted, version 1 and 2.
+/// Version 1 controllers, in the order in which their hierarchies are preferred: those that runtimes always use come first.
+const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "blkio", "devices", "freezer", "cpuset"];
+
+/// Where cgroup hierarchies are mounted, the preferred first: version 1 by controller, then version 2. One without a
+/// controller is left out, because the kernel side cannot tell its groups apart.
 ///
 /// # Errors
 /// The mount table cannot be read.
 pub fn hierarchies() -> Result<Vec<PathBuf>, ContainerError> {
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(ContainerError::Mounts)?;
-    Ok(table.lines().filter_map(cgroup_mount).collect())
+    let mut mounts: Vec<_> = table.lines().filter_map(cgroup_mount).collect();
+    mounts.sort();
+    Ok(mounts.into_iter().map(|(_, point)| point).collect())
 }
 
-/// The mount point, when the line is a cgroup hierarchy.
-fn cgroup_mount(line: &str) -> Option<PathBuf> {
+/// Rank and mount point, when the line is a cgroup hierarchy of use.
+fn cgroup_mount(line: &str) -> Option<(usize, PathBuf)> {
     let (mount, source) = line.split_once(" - ")?;
-    let is_cgroup = matches!(source.split(' ').next(), Some("cgroup" | "cgroup2"));
+    let mut source = source.split(' ');
+    let rank = match source.next()? {
+        "cgroup2" => CONTROLLERS.len(),
+        "cgroup" => {
+            let options = source.nth(1)?;
+            CONTROLLERS.iter().position(|controller| options.split(',').any(|option| option == *controller))?
+        }
+        _ => return None,
+    };
     let point = mount.split(' ').nth(4)?;
-    is_cgroup.then(|| PathBuf::from(point.replace("\\040", " ")))
+    Some((rank, PathBuf::from(point.replace("\\040", " "))))
 }
 
 fn find_below(roots: &[PathBuf], id: &str) -> Result<Vec<PathBuf>, ContainerError> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for root in roots {
-        walk(root, id, 0, &mut found);
+        let mut here = BTreeMap::new();
+        walk(root, id, 0, &mut here);
+        for (full, directories) in here {
+            found.entry(full).or_insert(directories);
+        }
     }
     if let Some(exact) = found.remove(id) {
         return Ok(exact);
@@ -115,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_in_every_hierarchy_by_whole_or_cut_id() {
+    fn finds_in_the_first_hierarchy_that_has_it_by_whole_or_cut_id() {
         let root = tree(&[
             &format!("v1/docker/{A}"),
             &format!("v2/system.slice/docker-{A}.scope"),
@@ -123,9 +141,10 @@ mod tests {
             &format!("v2/kubepods.slice/pod1/crio-conmon-{B}.scope"),
         ]);
         let roots = [root.path().join("v1"), root.path().join("v2")];
-        assert_eq!(find_below(&roots, A).unwrap().len(), 2);
-        assert_eq!(find_below(&roots, "aaaa1").unwrap().len(), 2);
-        assert_eq!(find_below(&roots, "aaaa2").unwrap().len(), 1);
+        assert_eq!(find_below(&roots, A).unwrap(), [roots[0].join("docker").join(A)]);
+        assert_eq!(find_below(&roots, "aaaa1").unwrap().len(), 1);
+        let second = find_below(&roots, "aaaa2").unwrap();
+        assert!(second.len() == 1 && second[0].starts_with(&roots[1]), "{second:?}");
         let ambiguous = find_below(&roots, "aaaa").unwrap_err().to_string();
         assert!(ambiguous.contains("2 containers begin so"), "{ambiguous}");
         let missing = find_below(&roots, "bbbb").unwrap_err().to_string();
@@ -142,7 +161,10 @@ mod tests {
     #[test]
     fn mounts_of_other_kinds_are_passed_over() {
         let v2 = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup_mount(v2), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(cgroup_mount(v2), Some((8, PathBuf::from("/sys/fs/cgroup"))));
+        let v1 = "36 24 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids";
+        assert_eq!(cgroup_mount(v1), Some((1, PathBuf::from("/sys/fs/cgroup/pids"))));
+        assert_eq!(cgroup_mount("37 24 0:32 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd"), None);
         assert_eq!(cgroup_mount("24 1 8:1 / / rw - ext4 /dev/sda1 rw"), None);
     }
 }

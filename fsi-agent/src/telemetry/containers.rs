@@ -1,9 +1,10 @@
 //! Which container a cgroup belongs to: the seam between telemetry and whoever knows (runtime, kubelet, /proc).
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Knows containers by the cgroup ids the kernel reports. Looked up while exporting: it must answer from memory.
-pub trait ContainerNames: Send + Sync {
+pub trait ContainerNames: Debug + Send + Sync {
     /// The container's id, or nothing when the cgroup is not a container's (or not known to be).
     fn container(&self, cgroup: u64) -> Option<Arc<str>>;
 }

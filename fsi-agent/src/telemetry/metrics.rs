@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::containers::ContainerNames;
 
 /// Everything a scrape shows.
+#[derive(Debug)]
 pub struct MetricsSnapshot<'a> {
     /// The kernel's aggregates, summed over CPUs.
     pub aggregates: Vec<(AggregateKey, AggregateValue)>,

@@ -1,0 +1,116 @@
+//! The command line: one file per command; options in, one call, words out.
+//!
+//! Human text goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong usage; `observe` passes on the
+//! command's own (128 + signal when it was killed; 127 not found, 126 not executable).
+
+mod doctor;
+mod observe;
+mod options;
+mod output;
+mod top;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// See what any program does with its files.
+#[derive(Debug, Parser)]
+#[command(name = "fsi", version, max_term_width = 110, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Observe a command, a process, cgroups, a container or everything; a summary at the end.
+    Observe(Box<observe::ObserveArgs>),
+    /// Say what this kernel and these privileges allow, and what to do to get the rest.
+    Doctor(doctor::DoctorArgs),
+    /// A live table of who is busy with files, by file, process, container or operation.
+    Top(Box<top::TopArgs>),
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+enum Failure {
+    /// The person asked for something that cannot be.
+    Usage(String),
+    /// It did not work.
+    Failed(anyhow::Error),
+    /// It did not work, and the exit code says how.
+    Code(u8, anyhow::Error),
+}
+
+impl Failure {
+    fn usage(what: &str, error: impl Display) -> Self {
+        Self::Usage(format!("{what}: {error}"))
+    }
+}
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+/// Runs what the arguments ask for.
+pub(crate) fn run() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(Cli { command: Command::Observe(arguments) }) => observe::run(*arguments),
+        Ok(Cli { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
+        Ok(Cli { command: Command::Top(arguments) }) => top::run(*arguments),
+        Err(error) => refused(&error),
+    };
+    let (code, sentence) = match result {
+        Ok(code) => return code,
+        Err(Failure::Usage(sentence)) => (WRONG_USAGE, sentence),
+        Err(Failure::Failed(error)) => (FAILED, error.to_string()),
+        Err(Failure::Code(code, error)) => (code, error.to_string()),
+    };
+    output::say(&format!("fsi: {sentence}"));
+    ExitCode::from(code)
+}
+
+/// Help and version are results; anything else is one sentence.
+fn refused(error: &clap::Error) -> Result<ExitCode, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::result(&error.to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Err(Failure::Usage("say what to do; `fsi --help` lists the commands".to_owned()))
+        }
+        _ => Err(Failure::Usage(sentence(&error.to_string()))),
+    }
+}
+
+/// What clap says over several lines, on one: the error and the hints, without the usage.
+fn sentence(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wanted = paragraphs.filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more information"));
+    let joined = wanted.collect::<Vec<_>>().join("; ");
+    joined.strip_prefix("error: ").unwrap_or(&joined).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn refusals_are_one_sentence() {
+        let error = Cli::try_parse_from(["fsi", "observe", "--slower", "5", "--all"]).unwrap_err();
+        let text = sentence(&error.to_string());
+        assert!(text.starts_with("invalid value '5' for '--slower <DURATION>': `5` is no duration; write"), "{text}");
+        assert!(!text.contains('\n'));
+        let error = Cli::try_parse_from(["fsi", "observe", "--slowr", "5ms", "--all"]).unwrap_err();
+        assert!(sentence(&error.to_string()).contains("--slower"), "{error}");
+    }
+}

@@ -1,0 +1,31 @@
+//! The only place that writes to stdout and stderr. A reader that went away (`| head`) ends the writing, not the program.
+
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+
+use ratatui::crossterm::terminal;
+
+use super::Failure;
+
+/// Human text: to stderr, with a line end.
+pub(super) fn say(text: &str) {
+    // Nothing can be said about a stderr that does not take what is said.
+    writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// A result: to stdout, with a line end.
+pub(super) fn result(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::Failed(anyhow::anyhow!("write to stdout: {error}"))),
+    }
+}
+
+/// How human text may look on stderr.
+pub(super) fn look() -> fsi_agent::summary::Look {
+    let is_terminal = io::stderr().is_terminal();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let width = is_terminal.then(|| terminal::size().ok()).flatten().map(|(columns, _)| usize::from(columns));
+    fsi_agent::summary::Look { width, color: is_terminal && !no_color }
+}

@@ -1,0 +1,67 @@
+//! Lets the thread that serves `/metrics` ask the one that holds the probes for fresh text.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The observing thread looks every few milliseconds; this is for when it is stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the question and the answer lie.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ScrapeDesk {
+    shared: Arc<(Mutex<Desk>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    asked: u64,
+    answered: u64,
+    text: String,
+}
+
+impl ScrapeDesk {
+    /// Asks and waits; an old text is better than none.
+    pub(super) fn ask(&self) -> String {
+        let (desk, answered) = &*self.shared;
+        let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.asked += 1;
+        let mine = desk.asked;
+        let waited = answered.wait_timeout_while(desk, PATIENCE, |desk| desk.answered < mine);
+        waited.unwrap_or_else(PoisonError::into_inner).0.text.clone()
+    }
+
+    /// Whether somebody waits.
+    pub(super) fn is_asked(&self) -> bool {
+        let desk = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.answered < desk.asked
+    }
+
+    /// Answers all who wait.
+    pub(super) fn answer(&self, text: String) {
+        let (desk, answered) = &*self.shared;
+        let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.text = text;
+        desk.answered = desk.asked;
+        answered.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_reaches_who_asked() {
+        let desk = ScrapeDesk::default();
+        let asking = desk.clone();
+        let asker = thread::spawn(move || asking.ask());
+        while !desk.is_asked() {
+            thread::yield_now();
+        }
+        desk.answer("fresh".to_owned());
+        assert_eq!(asker.join().unwrap(), "fresh");
+        assert!(!desk.is_asked());
+    }
+}

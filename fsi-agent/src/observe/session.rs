@@ -1,0 +1,339 @@
+//! One observation from start to end: drain, tick, sweep, look for the end, and bring everything home.
+//!
+//! Once the command runs nothing here fails any more: what goes wrong becomes a note in the summary, because the command's
+//! exit code is the one that counts.
+
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use fsi_common::aggregate::{AggregateKey, AggregateValue};
+use fsi_common::loss::Counter;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::outputs::{self, OutputError};
+use super::processes::{self, Processes};
+use super::scrape::ScrapeDesk;
+use super::signals::Signals;
+use super::sinks::{Collected, Sinks};
+use super::{CommandEnd, Observation, ObserveConfig, ObserveError};
+use crate::clock::{Clock, monotonic_ns};
+use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::probe::features::TIER;
+use crate::probe::options::Selection;
+use crate::probe::{Probe, ProbeError};
+use crate::summary::{Loss, Summary, SummaryInput};
+use crate::telemetry::containers::NoContainers;
+use crate::telemetry::metrics::{MetricsSnapshot, render};
+use crate::telemetry::serve::{MetricsServer, serve};
+
+const TICK: Duration = Duration::from_millis(100);
+const SWEEP: Duration = Duration::from_millis(200);
+const METRICS: Duration = Duration::from_secs(5);
+const LIVENESS: Duration = Duration::from_millis(500);
+/// Others may go on while we end: what they do then is not waited for.
+const LAST_DRAIN: Duration = Duration::from_millis(500);
+
+/// Something that is done every so often.
+#[derive(Debug)]
+struct Every {
+    interval: Duration,
+    last_ns: u64,
+}
+
+impl Every {
+    fn new(interval: Duration) -> Self {
+        Self { interval, last_ns: monotonic_ns() }
+    }
+
+    fn is_due(&mut self, now_ns: u64) -> bool {
+        let due = Duration::from_nanos(now_ns.saturating_sub(self.last_ns)) >= self.interval;
+        if due {
+            self.last_ns = now_ns;
+        }
+        due
+    }
+}
+
+#[derive(Debug)]
+struct Chores {
+    tick: Every,
+    sweep: Every,
+    metrics: Every,
+    liveness: Every,
+}
+
+/// A running observation.
+pub(super) struct Session<'a> {
+    config: &'a ObserveConfig,
+    probe: Probe,
+    pipeline: Pipeline,
+    sinks: Sinks,
+    processes: Processes,
+    signals: Signals,
+    forwarded: u32,
+    desk: ScrapeDesk,
+    server: Option<MetricsServer>,
+    chores: Chores,
+    notes: Vec<String>,
+    clock: Clock,
+    start_ns: u64,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the outputs.
+    pub(super) fn new(config: &'a ObserveConfig, probe: Probe, signals: Signals) -> Result<Self, ObserveError> {
+        let desk = ScrapeDesk::default();
+        let asking = desk.clone();
+        let server = match config.metrics_listen {
+            Some(addr) => Some(serve(addr, move || asking.ask()).map_err(OutputError::from)?),
+            None => None,
+        };
+        let clock = Clock::measure();
+        Ok(Self {
+            config,
+            probe,
+            pipeline: Pipeline::new(PipelineOptions::default(), clock),
+            sinks: Sinks::open(config)?,
+            processes: Processes::default(),
+            signals,
+            forwarded: 0,
+            desk,
+            server,
+            chores: Chores {
+                tick: Every::new(TICK),
+                sweep: Every::new(SWEEP),
+                metrics: Every::new(METRICS),
+                liveness: Every::new(LIVENESS),
+            },
+            notes: Vec::new(),
+            clock,
+            start_ns: monotonic_ns(),
+        })
+    }
+
+    pub(super) fn run(mut self, program: Option<Command>) -> Result<Observation, ObserveError> {
+        self.start_ns = monotonic_ns();
+        let mut child = match program {
+            Some(mut program) => Some(self.probe.spawn(&mut program).map_err(|error| not_started(self.config, error))?),
+            None => None,
+        };
+        let stop = loop {
+            let records = self.drain();
+            let now_ns = monotonic_ns();
+            self.chores(now_ns);
+            if let Some(stop) = self.stop(now_ns, child.as_mut())? {
+                break stop;
+            }
+            thread::sleep(pause(records));
+        };
+        let command = match (stop, child) {
+            (_, None) => CommandEnd::NoCommand,
+            (Stop::Ended(status), Some(_)) => CommandEnd::Ended(status),
+            (Stop::Over, Some(child)) => CommandEnd::Running(child),
+            (Stop::Impatient, Some(child)) => CommandEnd::LeftBehind { pid: child.id() },
+        };
+        Ok(self.finish(command))
+    }
+
+    fn drain(&mut self) -> usize {
+        let Self { probe, pipeline, sinks, processes, .. } = self;
+        probe.drain(&mut |record| {
+            processes.record(record);
+            pipeline.record(record, sinks);
+        })
+    }
+
+    fn chores(&mut self, now_ns: u64) {
+        if self.chores.tick.is_due(now_ns) {
+            let pipeline = &mut self.pipeline;
+            self.sinks.ticking(|sinks| pipeline.tick(now_ns, sinks));
+        }
+        if self.chores.sweep.is_due(now_ns) && self.processes.take_changed() {
+            self.sweep();
+        }
+        if self.desk.is_asked() {
+            let text = self.metrics_text(self.sinks.losses());
+            self.desk.answer(text);
+        }
+        if self.chores.metrics.is_due(now_ns) {
+            self.write_metrics(self.sinks.losses());
+        }
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.probe.sweep() {
+            self.note(format!("look for files that were closed unseen: {error}"));
+        }
+    }
+
+    /// Every sentence once.
+    fn note(&mut self, sentence: String) {
+        if !self.notes.contains(&sentence) {
+            self.notes.push(sentence);
+        }
+    }
+
+    fn stop(&mut self, now_ns: u64, child: Option<&mut Child>) -> Result<Option<Stop>, ObserveError> {
+        let over = self.config.duration.is_some_and(|limit| Clock::since(self.start_ns) >= limit);
+        let Some(child) = child else {
+            let over = over || self.signals.any() || self.target_is_gone(now_ns);
+            return Ok(over.then_some(Stop::Over));
+        };
+        if let Some(status) = child.try_wait().map_err(ObserveError::Wait)? {
+            return Ok(Some(Stop::Ended(status)));
+        }
+        self.forward(child);
+        if self.signals.interrupts() + self.signals.terminations() > 1 {
+            return Ok(Some(Stop::Impatient));
+        }
+        Ok(over.then_some(Stop::Over))
+    }
+
+    /// The terminal sends Ctrl-C to the command as well; what is sent to us alone is passed on.
+    fn forward(&mut self, child: &Child) {
+        if self.forwarded == self.signals.terminations() {
+            return;
+        }
+        self.forwarded = self.signals.terminations();
+        // It cannot be gone: its exit status has not been taken.
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+            && let Err(error) = kill_process(pid, Signal::TERM)
+        {
+            self.note(format!("pass SIGTERM on to the command: {error}"));
+        }
+    }
+
+    /// With --pid: nobody is left to observe.
+    fn target_is_gone(&mut self, now_ns: u64) -> bool {
+        match self.config.probe.selection {
+            Selection::Pid(pid) => {
+                self.chores.liveness.is_due(now_ns) && !processes::exists(pid) && self.processes.running() == 0
+            }
+            Selection::Command | Selection::Cgroups(_) | Selection::All => false,
+        }
+    }
+
+    /// Everything that is still on its way.
+    fn drain_the_rest(&mut self) {
+        let begin_ns = monotonic_ns();
+        let mut empty = 0;
+        while empty < 2 && Clock::since(begin_ns) < LAST_DRAIN {
+            empty = if self.drain() == 0 { empty + 1 } else { 0 };
+        }
+    }
+
+    fn finish(mut self, command: CommandEnd) -> Observation {
+        let end_ns = monotonic_ns();
+        self.drain_the_rest();
+        self.sweep();
+        self.drain_the_rest();
+        let processes_running = self.processes.running();
+        self.pipeline.finish(monotonic_ns(), &mut self.sinks);
+        let (aggregates, counters) = self.kernel_side();
+        let spans = self.sinks.operation_spans();
+        // A scrape from here on would wait for an answer that does not come.
+        self.server = None;
+
+        // The metrics say what the exporters lost, so these are ended first.
+        let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans));
+        let Collected { tree, files, listed, exports, losses } = sinks.close();
+        let exporter_losses = losses.iter().map(|loss| (loss.stage, loss.reason, loss.count)).collect();
+        self.write_metrics(exporter_losses);
+
+        let mut lost: Vec<Loss> = Counter::ALL.iter().zip(counters).filter_map(Loss::of_counter).collect();
+        lost.extend(self.pipeline.losses().iter().map(Loss::from));
+        lost.extend(losses);
+        let summary = Summary::build(SummaryInput {
+            config: self.config,
+            command: &command,
+            start_unix_ns: self.clock.unix_ns(self.start_ns),
+            duration: Duration::from_nanos(end_ns.saturating_sub(self.start_ns)),
+            processes: self.processes.seen(),
+            processes_running,
+            aggregates,
+            counters,
+            spans,
+            files,
+            listed,
+            exports,
+            lost,
+            notes: self.notes,
+        });
+        Observation { summary, tree, command }
+    }
+
+    fn kernel_side(&mut self) -> (Vec<(AggregateKey, AggregateValue)>, [u64; Counter::COUNT as usize]) {
+        let counters = self.probe.counters().unwrap_or_else(|error| {
+            self.note(format!("the kernel's counters could not be read: {error}"));
+            [0; Counter::COUNT as usize]
+        });
+        let aggregates = self.probe.aggregates().unwrap_or_else(|error| {
+            self.note(format!("the kernel's metrics could not be read: {error}"));
+            Vec::new()
+        });
+        (aggregates, counters)
+    }
+
+    fn metrics_text(&mut self, exporter_losses: Vec<(&'static str, &'static str, u64)>) -> String {
+        let (aggregates, counters) = self.kernel_side();
+        let mut losses = exporter_losses;
+        losses.extend(self.pipeline.losses().iter());
+        let snapshot = MetricsSnapshot {
+            aggregates,
+            counters,
+            losses,
+            spans: vec![("made", self.sinks.operation_spans())],
+            tier: TIER,
+            open_files: None,
+            containers: &NoContainers,
+        };
+        render(&snapshot).unwrap_or_else(|error| {
+            self.note(error.to_string());
+            String::new()
+        })
+    }
+
+    fn write_metrics(&mut self, exporter_losses: Vec<(&'static str, &'static str, u64)>) {
+        let Some(path) = &self.config.metrics else { return };
+        let text = self.metrics_text(exporter_losses);
+        if let Err(error) = outputs::replace(path, &text) {
+            self.note(error.to_string());
+        }
+    }
+}
+
+/// Why an observation ends.
+enum Stop {
+    Ended(std::process::ExitStatus),
+    /// The time, or (without a command) a signal, or nobody left.
+    Over,
+    /// Asked twice.
+    Impatient,
+}
+
+/// How long to leave the ring alone: the fuller it was, the shorter. 8 MiB hold about 50,000 operations, 10 ms of the busiest
+/// machine.
+fn pause(records: usize) -> Duration {
+    match records {
+        4096.. => Duration::ZERO,
+        256.. => Duration::from_millis(1),
+        1.. => Duration::from_millis(2),
+        0 => Duration::from_millis(4),
+    }
+}
+
+/// A command that the kernel refused, told as a shell would.
+fn not_started(config: &ObserveConfig, error: ProbeError) -> ObserveError {
+    let name = config.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let refused = if let ProbeError::Spawn(source) = &error { source.raw_os_error() } else { None };
+    match refused {
+        Some(libc::ENOENT) => ObserveError::NotFound { name, place: "it or its interpreter does not exist" },
+        Some(libc::ENOEXEC) => ObserveError::NotExecutable {
+            name,
+            reason: "the kernel does not know its format; a script begins with `#!`",
+        },
+        Some(libc::EACCES) => ObserveError::NotExecutable { name, reason: "permission denied" },
+        Some(_) | None => ObserveError::Spawn { name, source: error },
+    }
+}
