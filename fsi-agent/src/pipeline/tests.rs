@@ -240,7 +240,9 @@ fn paths_of_path_operations() {
     harness.path(1 << 32, PathState::Resolved, b"/base");
     harness.path(1 << 32 | 1, PathState::Unreachable, b"");
     let (resolved, fault) = (PathState::Resolved as u8, PathState::Fault as u8);
-    let cases: [(u64, u8, &[u8], &[u8], PathState); 7] = [
+    /// Directory, state and name as the kernel side tells them; the path and its state as the span has them.
+    type Case = (u64, u8, &'static [u8], &'static [u8], PathState);
+    let cases: [Case; 7] = [
         (0, resolved, b"/abs//x", b"/abs/x", PathState::Resolved),
         (1 << 32, resolved, b"./a/../b", b"/base/a/../b", PathState::Resolved),
         (1 << 32, resolved, b"", b"/base", PathState::Resolved),

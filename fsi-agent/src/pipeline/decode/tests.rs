@@ -1,7 +1,7 @@
 //! Decoding against records that are too short, too long, of unknown codes, at every maximum, and made of noise.
 
 use proptest::prelude::*;
-use zerocopy::IntoBytes;
+use zerocopy::IntoBytes as _;
 
 use super::*;
 

@@ -1,0 +1,76 @@
+//! Where an OTLP URL leads, and how to speak there.
+
+use tonic::transport::Uri;
+
+use super::ExportError;
+
+/// How to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Grpc,
+    Http,
+}
+
+/// Where to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) protocol: Protocol,
+    pub(super) endpoint: String,
+}
+
+/// The port that OTLP reserves for gRPC.
+const GRPC_PORT: u16 = 4317;
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, ExportError> {
+        let refused = |reason| ExportError::Url { url: url.to_owned(), reason };
+        let uri: Uri = url.parse().map_err(|_not_a_uri| refused("not a URL"))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(refused("say http://HOST:4318, https://, grpc://HOST:4317 or grpcs://"));
+        };
+        if authority.host().is_empty() {
+            return Err(refused("the host is missing"));
+        }
+        let path = uri.path_and_query().map_or("", |path| path.as_str()).trim_end_matches('/');
+        let (tls, protocol) = match scheme {
+            "grpc" => ("http", Protocol::Grpc),
+            "grpcs" => ("https", Protocol::Grpc),
+            "http" | "https" if uri.port_u16() == Some(GRPC_PORT) && path.is_empty() => (scheme, Protocol::Grpc),
+            "http" | "https" => (scheme, Protocol::Http),
+            _ => return Err(refused("the scheme is none of http, https, grpc, grpcs")),
+        };
+        let path = match protocol {
+            Protocol::Grpc if !path.is_empty() => return Err(refused("a gRPC address has no path")),
+            Protocol::Http if path.is_empty() => "/v1/traces",
+            Protocol::Grpc | Protocol::Http => path,
+        };
+        Ok(Self { protocol, endpoint: format!("{tls}://{authority}{path}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_what_they_mean() {
+        let cases = [
+            ("http://h:4317", Protocol::Grpc, "http://h:4317"),
+            ("http://h:4317/", Protocol::Grpc, "http://h:4317"),
+            ("https://h:4317", Protocol::Grpc, "https://h:4317"),
+            ("grpc://h:9999", Protocol::Grpc, "http://h:9999"),
+            ("grpcs://[::1]:1", Protocol::Grpc, "https://[::1]:1"),
+            ("http://h:4318", Protocol::Http, "http://h:4318/v1/traces"),
+            ("http://h/", Protocol::Http, "http://h/v1/traces"),
+            ("https://h/otlp/v1/traces", Protocol::Http, "https://h/otlp/v1/traces"),
+            ("http://h:4317/v1/traces", Protocol::Http, "http://h:4317/v1/traces"),
+        ];
+        for (url, protocol, endpoint) in cases {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
+        }
+        for url in ["", "h:4317", "localhost", "ftp://h", "http://", "http://h:99999", "grpc://h/x", "http://a b"] {
+            assert!(Target::parse(url).is_err(), "{url}");
+        }
+    }
+}

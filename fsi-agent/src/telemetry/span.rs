@@ -1,0 +1,266 @@
+//! A span of the pipeline becomes a span of the OpenTelemetry SDK. Runs on the exporters' threads.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use fsi_common::op::OpKind;
+use fsi_common::record::{CloseKind, FileTotals, PathState};
+use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+
+use super::containers::ContainerNames;
+use super::defs::{SPAN_FILE, SPAN_PROCESS, attribute};
+use super::errno;
+use super::text::{device, file_type, open_flags};
+use crate::span::{Actor, FileSpan, OpSpan, Path, ProcessSpan, Span, SpanBody};
+
+/// Converts spans; one per exporter.
+#[derive(Debug)]
+pub struct Converter {
+    scope: InstrumentationScope,
+    containers: Arc<dyn ContainerNames>,
+}
+
+/// What every exporter says about itself. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are respected.
+#[must_use]
+pub fn resource() -> Resource {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let detected = Resource::builder().build();
+    let name = detected.get(&attribute::SERVICE_NAME.into()).map(|name| name.to_string());
+    let mut resource = Resource::builder()
+        .with_attribute(KeyValue::new(attribute::SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new(attribute::HOST_NAME, host));
+    // The SDK's own word for "nobody said".
+    if name.is_none_or(|name| name.starts_with("unknown_service")) {
+        resource = resource.with_service_name("fsi");
+    }
+    resource.build()
+}
+
+impl Converter {
+    #[must_use]
+    pub fn new(containers: Arc<dyn ContainerNames>) -> Self {
+        let scope = InstrumentationScope::builder("fsi").with_version(env!("CARGO_PKG_VERSION")).build();
+        Self { scope, containers }
+    }
+
+    /// The same span, in the SDK's form.
+    #[must_use]
+    pub fn convert(&self, span: &Span) -> SpanData {
+        let mut attributes = Vec::with_capacity(24);
+        self.actor(&mut attributes, &span.actor);
+        let (name, status) = match &span.body {
+            SpanBody::Process(process) => (SPAN_PROCESS, process_attributes(&mut attributes, process)),
+            SpanBody::File(file) => (SPAN_FILE, file_attributes(&mut attributes, file)),
+            SpanBody::Operation(op) => (op.op.name(), op_attributes(&mut attributes, op)),
+        };
+        let context = SpanContext::new(
+            opentelemetry::TraceId::from_bytes(span.trace.0),
+            opentelemetry::SpanId::from_bytes(span.id.0),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        );
+        let parent = span.parent.map_or(opentelemetry::SpanId::INVALID, |id| opentelemetry::SpanId::from_bytes(id.0));
+        SpanData {
+            span_context: context,
+            parent_span_id: parent,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: Cow::Borrowed(name),
+            start_time: UNIX_EPOCH + Duration::from_nanos(span.start_unix_ns),
+            end_time: UNIX_EPOCH + Duration::from_nanos(span.end_unix_ns),
+            attributes,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status,
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+
+    fn actor(&self, attributes: &mut Vec<KeyValue>, actor: &Actor) {
+        let Actor { tgid, tid, uid, comm, cgroup } = actor;
+        attributes.push(KeyValue::new(attribute::PROCESS_PID, i64::from(*tgid)));
+        attributes.push(KeyValue::new(attribute::THREAD_ID, i64::from(*tid)));
+        // All ones: nobody told.
+        if *uid != u32::MAX {
+            attributes.push(KeyValue::new(attribute::PROCESS_USER_ID, i64::from(*uid)));
+        }
+        let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+        if end > 0 {
+            let name = String::from_utf8_lossy(&comm[..end]).into_owned();
+            attributes.push(KeyValue::new(attribute::PROCESS_EXECUTABLE_NAME, name));
+        }
+        attributes.push(KeyValue::new(attribute::CGROUP, number(*cgroup)));
+        if let Some(container) = self.containers.container(*cgroup) {
+            attributes.push(KeyValue::new(attribute::CONTAINER_ID, container));
+        }
+    }
+}
+
+/// OTLP has no unsigned integers.
+fn number(value: u64) -> Value {
+    Value::I64(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn process_attributes(attributes: &mut Vec<KeyValue>, process: &ProcessSpan) -> Status {
+    let ProcessSpan { parent_tgid, exit_code } = process;
+    if *parent_tgid != 0 {
+        attributes.push(KeyValue::new(attribute::PROCESS_PARENT_PID, i64::from(*parent_tgid)));
+    }
+    let Some(wait_status) = exit_code else { return Status::Unset };
+    // As wait(2) has it: the signal in the low seven bits, else the code in the next byte.
+    match wait_status & 0x7f {
+        0 => attributes.push(KeyValue::new(attribute::PROCESS_EXIT_CODE, i64::from(wait_status >> 8 & 0xff))),
+        signal => attributes.push(KeyValue::new(attribute::PROCESS_SIGNAL, i64::from(signal))),
+    }
+    Status::Unset
+}
+
+fn file_attributes(attributes: &mut Vec<KeyValue>, file: &FileSpan) -> Status {
+    let FileSpan { path, dev, ino, mode, open_flags: flags, open_before, close, totals, segment } = file;
+    path_attributes(attributes, path.as_ref(), &FILE_KEYS);
+    inode_attributes(attributes, *dev, *ino, *mode);
+    attributes.push(KeyValue::new(attribute::OPEN_FLAGS, open_flags(*flags)));
+    let FileTotals {
+        operations,
+        reads,
+        writes,
+        bytes_read,
+        bytes_written,
+        errors,
+        duration_ns,
+        max_ns,
+        last_ns: _, // The end of the span.
+    } = totals;
+    attributes.extend([
+        KeyValue::new(attribute::FILE_OPERATIONS, number(*operations)),
+        KeyValue::new(attribute::FILE_READS, number(*reads)),
+        KeyValue::new(attribute::FILE_WRITES, number(*writes)),
+        KeyValue::new(attribute::FILE_BYTES_READ, number(*bytes_read)),
+        KeyValue::new(attribute::FILE_BYTES_WRITTEN, number(*bytes_written)),
+        KeyValue::new(attribute::FILE_ERRORS, number(*errors)),
+        KeyValue::new(attribute::FILE_DURATION_NS, number(*duration_ns)),
+        KeyValue::new(attribute::FILE_MAX_NS, number(*max_ns)),
+        KeyValue::new(attribute::FILE_CLOSE, close_name(*close)),
+        KeyValue::new(attribute::FILE_OPEN_BEFORE, *open_before),
+        KeyValue::new(attribute::FILE_SEGMENT, i64::from(*segment)),
+    ]);
+    Status::Unset
+}
+
+const fn close_name(close: Option<CloseKind>) -> &'static str {
+    match close {
+        Some(CloseKind::Closed) => "closed",
+        Some(CloseKind::Exit) => "exit",
+        Some(CloseKind::Unseen) => "unseen",
+        None => "open",
+    }
+}
+
+fn op_attributes(attributes: &mut Vec<KeyValue>, op: &OpSpan) -> Status {
+    let OpSpan {
+        op: kind,
+        duration_ns: _, // The length of the span.
+        errno: code,
+        ret,
+        dev,
+        ino,
+        mode,
+        offset,
+        asked,
+        bytes,
+        open_flags: flags,
+        syscall,
+        path,
+        target,
+    } = op;
+    path_attributes(attributes, path.as_ref(), &FILE_KEYS);
+    path_attributes(attributes, target.as_ref(), &TARGET_KEYS);
+    inode_attributes(attributes, *dev, *ino, *mode);
+    if let Some(offset) = offset {
+        attributes.push(KeyValue::new(attribute::OFFSET, *offset));
+    }
+    if let Some(asked) = asked {
+        attributes.push(KeyValue::new(attribute::BYTES_REQUESTED, number(*asked)));
+    }
+    if let Some(bytes) = bytes {
+        attributes.push(KeyValue::new(attribute::BYTES, number(*bytes)));
+    }
+    if let Some(flags) = flags {
+        attributes.push(KeyValue::new(attribute::OPEN_FLAGS, open_flags(*flags)));
+    }
+    attributes.push(KeyValue::new(attribute::SYSCALL, i64::from(*syscall)));
+    if *code == 0 {
+        attributes.push(KeyValue::new(attribute::RESULT, *ret));
+        return Status::Unset;
+    }
+    let name = errno::name(*code);
+    attributes.push(KeyValue::new(attribute::ERROR_TYPE, Value::String(name.clone().into())));
+    if is_expected_miss(*kind, *code) { Status::Unset } else { Status::Error { description: name } }
+}
+
+/// Programs ask whether a file is there by opening it or looking at it: its absence is an answer, not a failure.
+fn is_expected_miss(op: OpKind, errno: u16) -> bool {
+    i32::from(errno) == libc::ENOENT && matches!(op, OpKind::Open | OpKind::Stat | OpKind::Access)
+}
+
+struct PathKeys {
+    path: &'static str,
+    state: &'static str,
+    bytes: &'static str,
+}
+
+const FILE_KEYS: PathKeys =
+    PathKeys { path: attribute::FILE_PATH, state: attribute::PATH_STATE, bytes: attribute::PATH_BYTES };
+const TARGET_KEYS: PathKeys =
+    PathKeys { path: attribute::TARGET_PATH, state: attribute::TARGET_PATH_STATE, bytes: attribute::TARGET_PATH_BYTES };
+
+fn path_attributes(attributes: &mut Vec<KeyValue>, path: Option<&Path>, keys: &PathKeys) {
+    let Some(Path { bytes, state }) = path else { return };
+    if let Some(state) = unresolved(*state) {
+        attributes.push(KeyValue::new(keys.state, state));
+    }
+    if bytes.is_empty() {
+        return;
+    }
+    match str::from_utf8(bytes) {
+        Ok(text) => attributes.push(KeyValue::new(keys.path, text.to_owned())),
+        Err(_not_text) => {
+            attributes.push(KeyValue::new(keys.path, String::from_utf8_lossy(bytes).into_owned()));
+            attributes.push(KeyValue::new(keys.bytes, bytes.escape_ascii().to_string()));
+        }
+    }
+}
+
+/// Why there is no whole path.
+const fn unresolved(state: PathState) -> Option<&'static str> {
+    match state {
+        PathState::None | PathState::Resolved => None,
+        PathState::Unreachable => Some("unreachable"),
+        PathState::TooLong => Some("too_long"),
+        PathState::Fault => Some("fault"),
+        PathState::Lost => Some("lost"),
+        PathState::Race => Some("race"),
+    }
+}
+
+fn inode_attributes(attributes: &mut Vec<KeyValue>, dev: u32, ino: u64, mode: u16) {
+    if ino != 0 {
+        attributes.push(KeyValue::new(attribute::FILE_INODE, ino.to_string()));
+    }
+    if dev != 0 {
+        attributes.push(KeyValue::new(attribute::DEVICE, device(dev)));
+    }
+    if mode != 0 {
+        attributes.push(KeyValue::new(attribute::FILE_TYPE, file_type(mode)));
+        attributes.push(KeyValue::new(attribute::FILE_MODE, format!("{:04o}", mode & 0o7777)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
