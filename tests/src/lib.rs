@@ -6,8 +6,12 @@
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
 pub mod counts;
+pub mod eventually;
 pub mod fidelity;
 pub mod fsi;
+pub mod loaded;
 pub mod need;
+pub mod observe;
 pub mod prom;
+pub mod spans;
 pub mod strace;
