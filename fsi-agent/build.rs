@@ -1,25 +1,34 @@
 //! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it.
 
-#![expect(clippy::print_stdout, reason = "a build script talks to cargo on stdout")]
-
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result};
-use xtask::build_ebpf::{self, Arch};
+use xtask::build_ebpf::{self, Arch, Missing};
 use xtask::workspace::Workspace;
 
-fn main() {
-    if let Err(error) = embed() {
-        // One line: cargo prints each of its directives as it stands.
-        println!("cargo::error={error:#}");
+fn main() -> ExitCode {
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Missing>() => {
+            // Cargo prints this line and nothing around it.
+            println!("cargo::error={error}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // Failing makes cargo print our stderr, where the compiler's words are.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
 fn embed() -> Result<()> {
     let workspace = Workspace::find()?;
-    for input in build_ebpf::inputs(&workspace) {
-        println!("cargo::rerun-if-changed={}", input.display());
+    for input in build_ebpf::INPUTS {
+        // Relative to this package: cargo may find this output in a target directory that has served another checkout.
+        println!("cargo::rerun-if-changed=../{input}");
     }
     let built = build_ebpf::build(&workspace, Arch::of_this_build()?)?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR for build scripts")?);

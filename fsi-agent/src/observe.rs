@@ -4,6 +4,7 @@
 
 mod command;
 mod outputs;
+mod pace;
 mod processes;
 mod scrape;
 mod session;

@@ -20,7 +20,7 @@ use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 use serde::Serialize;
 
-use crate::observe::{CommandEnd, ObserveConfig};
+use crate::observe::{CommandEnd, Listing, ObserveConfig};
 use crate::probe::options::Selection;
 use files::{FileRow, FileTable, OtherFiles};
 use listed::{ListedOperations, ListedRows};
@@ -48,7 +48,7 @@ pub struct SummaryInput<'a> {
     pub counters: [u64; Counter::COUNT as usize],
     pub spans: u64,
     pub files: FileTable,
-    pub listed: Option<ListedOperations>,
+    pub listed: ListedOperations,
     pub exports: Vec<Export>,
     pub lost: Vec<Loss>,
     pub notes: Vec<String>,
@@ -109,6 +109,8 @@ pub struct Events {
 pub struct Export {
     /// `otlp` or `spans_file`
     pub to: &'static str,
+    /// `exported` or `written`: the outcome of `fsi_spans_total`.
+    pub outcome: &'static str,
     pub spans: u64,
     pub error: Option<String>,
 }
@@ -118,8 +120,7 @@ impl Summary {
     pub fn build(input: SummaryInput<'_>) -> Self {
         let (operations, mut failures) = operations::tables(&input.aggregates);
         for failure in &mut failures {
-            let example = input.listed.as_ref().and_then(|listed| listed.example(failure.op, failure.errno));
-            failure.example_path = example.map(str::to_owned);
+            failure.example_path = input.listed.example(failure.op, failure.errno).map(str::to_owned);
         }
         let (files, other_files) = input.files.into_rows();
         let mut totals = operations::totals(&input.aggregates);
@@ -137,7 +138,10 @@ impl Summary {
             files,
             other_files,
             failures,
-            listed: input.listed.map(ListedOperations::into_rows),
+            listed: match input.config.listing {
+                Listing::Operations => Some(input.listed.into_rows()),
+                Listing::Nothing => None,
+            },
             events: Events {
                 seen: counter(Counter::Seen),
                 not_asked_for: counter(Counter::SampledOut),

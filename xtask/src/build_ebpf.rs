@@ -21,8 +21,9 @@ use crate::workspace::Workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What the object is made of, besides the compiler. Cargo.toml has the profile, Cargo.lock the dependencies.
-const INPUTS: [&str; 4] = ["Cargo.toml", "Cargo.lock", "fsi-common", "fsi-ebpf"];
+/// What the object is made of, besides the compiler, relative to the checkout: what a build script has to watch.
+/// Cargo.toml has the profile, Cargo.lock the dependencies.
+pub const INPUTS: [&str; 4] = ["Cargo.toml", "Cargo.lock", "fsi-common", "fsi-ebpf"];
 
 /// The object, and whether it had to be built.
 #[derive(Debug)]
@@ -69,18 +70,13 @@ impl fmt::Display for Arch {
     }
 }
 
-/// What a build script has to watch.
-#[must_use]
-pub fn inputs(workspace: &Workspace) -> Vec<PathBuf> {
-    INPUTS.iter().map(|input| workspace.path(input)).collect()
-}
-
 /// Brings the object up to date.
 pub fn build(workspace: &Workspace, arch: Arch) -> Result<Object> {
     let target_dir = workspace.target_dir().join("ebpf");
     let path = target_dir.join(TARGET).join("bpf/fsi-ebpf");
     let stamp_path = target_dir.join("fsi-ebpf.stamp");
-    let inputs = digest::of_files(workspace.root(), &inputs(workspace)).context("read the sources of fsi-ebpf")?;
+    let inputs = digest::of_files(workspace.root(), &INPUTS.map(|input| workspace.path(input)))
+        .context("read the sources of fsi-ebpf")?;
     if let Ok(stored) = fs::read_to_string(&stamp_path)
         && stamp::is_current(&stored, &arch.to_string(), inputs, &path)
     {
@@ -88,6 +84,7 @@ pub fn build(workspace: &Workspace, arch: Arch) -> Result<Object> {
     }
 
     let route = Found::on_this_machine().route()?;
+    forget_own_crates(&target_dir)?;
     let mut command = route.cargo();
     command.current_dir(workspace.root());
     forget_outer_cargo(&mut command);
@@ -101,6 +98,17 @@ pub fn build(workspace: &Workspace, arch: Arch) -> Result<Object> {
         .with_context(|| format!("read the object {}", path.display()))?;
     fs::write(&stamp_path, stamp.to_string()).with_context(|| format!("write {}", stamp_path.display()))?;
     Ok(Object { path, outcome: Outcome::Built(route.compiler) })
+}
+
+/// Cargo compares times. In a target directory that was copied from, or has served, another checkout it takes that one's
+/// object for ours; we know by content that something changed, so it must not be asked about our own crates.
+fn forget_own_crates(target_dir: &Path) -> Result<()> {
+    let fingerprints = target_dir.join(TARGET).join("bpf/.fingerprint");
+    let Ok(entries) = fs::read_dir(&fingerprints) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("fsi-")) {
+        fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+    }
+    Ok(())
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -8,7 +8,9 @@ use std::process::Command;
 /// What stays of the `CARGO_*` variables: where cargo keeps its downloads and how it reaches the network.
 const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_"];
 
-const DROPPED: [&str; 11] = [
+/// Not RUSTUP_TOOLCHAIN: without it, rustup's rustc obeys the rust-toolchain.toml of whichever dependency it compiles,
+/// and goes to update the person's toolchain for a component that one names. `rustup run` sets its own.
+const DROPPED: [&str; 10] = [
     "CARGO",
     "RUSTC",
     "RUSTC_WRAPPER",
@@ -17,12 +19,11 @@ const DROPPED: [&str; 11] = [
     "RUSTDOC",
     "RUSTFLAGS",
     "RUSTDOCFLAGS",
-    "RUSTUP_TOOLCHAIN",
     "TARGET",
     "MAKEFLAGS",
 ];
 
-/// Removes from `command` what an outer cargo, clippy or rustup put into the environment.
+/// Removes from `command` what an outer cargo or clippy put into the environment.
 pub fn forget_outer_cargo(command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_outer_cargo(name)) {
         command.env_remove(name);
@@ -43,10 +44,10 @@ mod tests {
 
     #[test]
     fn drops_the_outer_build_and_keeps_the_network() {
-        for dropped in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MAKEFLAGS", "CARGO_TARGET_DIR", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        for dropped in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MAKEFLAGS", "CARGO_TARGET_DIR", "RUSTC"] {
             assert!(belongs_to_outer_cargo(OsStr::new(dropped)), "{dropped}");
         }
-        for kept in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "PATH", "RUSTUP_HOME"] {
+        for kept in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "PATH", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
             assert!(!belongs_to_outer_cargo(OsStr::new(kept)), "{kept}");
         }
     }

@@ -14,7 +14,7 @@ use clap::Args;
 use xtask::tools;
 use xtask::workspace::Workspace;
 
-use self::libtest::Libtest;
+use self::libtest::{Libtest, Shown};
 use self::tally::Tally;
 use crate::child::{self, Event};
 use crate::setup::{self, Purpose};
@@ -33,7 +33,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let mut run = Run { workspace, tally: Tally::default() };
+    let mut run = Run { workspace, tally: Tally::default(), tests: 0 };
     run.set_up()?;
     let filter = options.filter.as_deref();
     if filter.is_none() {
@@ -45,7 +45,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         false => run.kernel_tests(filter),
     }
     if let Some(filter) = filter
-        && run.tally.passed() == 0
+        && run.tests == 0
         && !run.tally.has_failed()
     {
         run.tally.fail(&format!("no test has `{filter}` in its name"));
@@ -57,6 +57,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 struct Run<'a> {
     workspace: &'a Workspace,
     tally: Tally,
+    /// Of libtest's, however they ended.
+    tests: usize,
 }
 
 impl Run<'_> {
@@ -158,11 +160,13 @@ impl Run<'_> {
         command.current_dir(self.workspace.root());
         let mut libtest = Libtest::default();
         let ended = child::stream(command, LIMIT, |event| {
-            if let Event::Line(line) = event {
+            if let Event::Line(line) = event
+                && libtest.read(line) == Shown::Yes
+            {
                 println!("{line}");
-                libtest.read(line);
             }
         });
+        self.tests += libtest.count();
         match ended {
             Ok(ended) => self.tally.add(libtest.finish(name, ended)),
             Err(error) => self.tally.fail(&format!("{name}: {error:#}")),
@@ -176,6 +180,9 @@ fn cargo(arguments: &[&str]) -> Command {
     command.args(arguments);
     if io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
+    } else {
+        // rustfmt colours its differences for whatever terminal is named, pipe or not.
+        command.env("TERM", "dumb");
     }
     command
 }

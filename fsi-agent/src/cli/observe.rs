@@ -11,7 +11,7 @@ use clap::Args;
 use fsi_agent::observe::{self, CommandEnd, Listing, ObserveConfig, ObserveError, TreeDrawing};
 use fsi_agent::probe::options::{EventPolicy, ProbeOptions, Selection};
 use fsi_agent::selection::quantity;
-use fsi_agent::summary::{json, text};
+use fsi_agent::summary::{Summary, json, text};
 
 use super::options::{EventArgs, FilterArgs, Filters, ProbeArgs, SelectionArgs};
 use super::{Failure, output};
@@ -48,7 +48,7 @@ struct OutputArgs {
     /// Draw processes, files and operations as a tree on stderr
     #[arg(long)]
     tree: bool,
-    /// Send spans to an OpenTelemetry collector: http://HOST:4317 (gRPC) or http://HOST:4318/v1/traces (HTTP)
+    /// Send spans to an OpenTelemetry collector: grpc://HOST:4317 or http://HOST:4318 (grpcs, https)
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
     /// Longest time to wait for the collector at the end (ms, s)
@@ -73,12 +73,21 @@ pub(super) fn run(arguments: ObserveArgs) -> Result<ExitCode, Failure> {
     if let Some(tree) = &observation.tree {
         output::say(&tree.render(&look));
     }
-    if as_json {
-        let document = json::document(&observation.summary);
-        output::result(&document.map_err(|error| Failure::Failed(error.into()))?)?;
+    let told = if as_json {
+        document(&observation.summary)
     } else {
-        output::say(&text::render(&observation.summary, &look));
-    }
+        output::say(&format!("\n{}", text::render(&observation.summary, &look)));
+        Ok(())
+    };
+    let told = match (told, &observation.command) {
+        // The exit code is the command's, whatever became of our document.
+        (Err(Failure::Failed(error)), CommandEnd::Ended(_) | CommandEnd::Running(_)) => {
+            output::say(&format!("fsi: {error}"));
+            Ok(())
+        }
+        (told, _) => told,
+    };
+    told?;
     match observation.command {
         CommandEnd::NoCommand => Ok(ExitCode::SUCCESS),
         CommandEnd::Ended(status) => Ok(passed_on(status)),
@@ -93,6 +102,11 @@ pub(super) fn run(arguments: ObserveArgs) -> Result<ExitCode, Failure> {
             Ok(passed_on(status))
         }
     }
+}
+
+fn document(summary: &Summary) -> Result<(), Failure> {
+    let document = json::document(summary).map_err(|error| Failure::Failed(error.into()))?;
+    output::result(&document)
 }
 
 /// What a shell reports for Ctrl-C.

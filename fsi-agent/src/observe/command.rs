@@ -9,6 +9,7 @@ use std::process::Command;
 use rustix::fs::{Access, access};
 
 use super::ObserveError;
+use crate::probe::ProbeError;
 
 /// The command ready to start, with our stdin, stdout and stderr; nothing when there is none.
 pub(super) fn resolve(command: &[OsString]) -> Result<Option<Command>, ObserveError> {
@@ -49,6 +50,21 @@ fn executable(path: &Path) -> Result<(), &'static str> {
         return Err("it is a directory");
     }
     access(path, Access::EXEC_OK).map_err(|_denied| "the file is not marked executable for this user")
+}
+
+/// A command that the kernel refused, told as a shell would.
+pub(super) fn not_started(command: &[OsString], error: ProbeError) -> ObserveError {
+    let name = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let refused = if let ProbeError::Spawn(source) = &error { source.raw_os_error() } else { None };
+    match refused {
+        Some(libc::ENOENT) => ObserveError::NotFound { name, place: "it or its interpreter does not exist" },
+        Some(libc::ENOEXEC) => ObserveError::NotExecutable {
+            name,
+            reason: "the kernel does not know its format; a script begins with `#!`",
+        },
+        Some(libc::EACCES) => ObserveError::NotExecutable { name, reason: "permission denied" },
+        Some(_) | None => ObserveError::Spawn { name, source: error },
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::command;
 use super::outputs::{self, OutputError};
+use super::pace::{Chores, pause};
 use super::processes::{self, Processes};
 use super::scrape::ScrapeDesk;
 use super::signals::Signals;
@@ -19,49 +21,16 @@ use super::sinks::{Collected, Sinks};
 use super::{CommandEnd, Observation, ObserveConfig, ObserveError};
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::probe::Probe;
 use crate::probe::features::TIER;
 use crate::probe::options::Selection;
-use crate::probe::{Probe, ProbeError};
 use crate::summary::{Loss, Summary, SummaryInput};
 use crate::telemetry::containers::NoContainers;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
 
-const TICK: Duration = Duration::from_millis(100);
-const SWEEP: Duration = Duration::from_millis(200);
-const METRICS: Duration = Duration::from_secs(5);
-const LIVENESS: Duration = Duration::from_millis(500);
 /// Others may go on while we end: what they do then is not waited for.
 const LAST_DRAIN: Duration = Duration::from_millis(500);
-
-/// Something that is done every so often.
-#[derive(Debug)]
-struct Every {
-    interval: Duration,
-    last_ns: u64,
-}
-
-impl Every {
-    fn new(interval: Duration) -> Self {
-        Self { interval, last_ns: monotonic_ns() }
-    }
-
-    fn is_due(&mut self, now_ns: u64) -> bool {
-        let due = Duration::from_nanos(now_ns.saturating_sub(self.last_ns)) >= self.interval;
-        if due {
-            self.last_ns = now_ns;
-        }
-        due
-    }
-}
-
-#[derive(Debug)]
-struct Chores {
-    tick: Every,
-    sweep: Every,
-    metrics: Every,
-    liveness: Every,
-}
 
 /// A running observation.
 pub(super) struct Session<'a> {
@@ -100,12 +69,7 @@ impl<'a> Session<'a> {
             forwarded: 0,
             desk,
             server,
-            chores: Chores {
-                tick: Every::new(TICK),
-                sweep: Every::new(SWEEP),
-                metrics: Every::new(METRICS),
-                liveness: Every::new(LIVENESS),
-            },
+            chores: Chores::new(),
             notes: Vec::new(),
             clock,
             start_ns: monotonic_ns(),
@@ -115,7 +79,9 @@ impl<'a> Session<'a> {
     pub(super) fn run(mut self, program: Option<Command>) -> Result<Observation, ObserveError> {
         self.start_ns = monotonic_ns();
         let mut child = match program {
-            Some(mut program) => Some(self.probe.spawn(&mut program).map_err(|error| not_started(self.config, error))?),
+            Some(mut program) => Some(
+                self.probe.spawn(&mut program).map_err(|error| command::not_started(&self.config.command, error))?,
+            ),
             None => None,
         };
         let stop = loop {
@@ -127,13 +93,13 @@ impl<'a> Session<'a> {
             }
             thread::sleep(pause(records));
         };
-        let command = match (stop, child) {
+        let end = match (stop, child) {
             (_, None) => CommandEnd::NoCommand,
             (Stop::Ended(status), Some(_)) => CommandEnd::Ended(status),
             (Stop::Over, Some(child)) => CommandEnd::Running(child),
             (Stop::Impatient, Some(child)) => CommandEnd::LeftBehind { pid: child.id() },
         };
-        Ok(self.finish(command))
+        Ok(self.finish(end))
     }
 
     fn drain(&mut self) -> usize {
@@ -236,8 +202,9 @@ impl<'a> Session<'a> {
         self.server = None;
 
         // The metrics say what the exporters lost, so these are ended first.
-        let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans));
+        let sinks = std::mem::replace(&mut self.sinks, Sinks::closed(spans, &[]));
         let Collected { tree, files, listed, exports, losses } = sinks.close();
+        self.sinks = Sinks::closed(spans, &exports);
         let exporter_losses = losses.iter().map(|loss| (loss.stage, loss.reason, loss.count)).collect();
         self.write_metrics(exporter_losses);
 
@@ -283,7 +250,7 @@ impl<'a> Session<'a> {
             aggregates,
             counters,
             losses,
-            spans: vec![("made", self.sinks.operation_spans())],
+            spans: self.sinks.outcomes(),
             tier: TIER,
             open_files: None,
             containers: &NoContainers,
@@ -310,30 +277,4 @@ enum Stop {
     Over,
     /// Asked twice.
     Impatient,
-}
-
-/// How long to leave the ring alone: the fuller it was, the shorter. 8 MiB hold about 50,000 operations, 10 ms of the busiest
-/// machine.
-fn pause(records: usize) -> Duration {
-    match records {
-        4096.. => Duration::ZERO,
-        256.. => Duration::from_millis(1),
-        1.. => Duration::from_millis(2),
-        0 => Duration::from_millis(4),
-    }
-}
-
-/// A command that the kernel refused, told as a shell would.
-fn not_started(config: &ObserveConfig, error: ProbeError) -> ObserveError {
-    let name = config.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let refused = if let ProbeError::Spawn(source) = &error { source.raw_os_error() } else { None };
-    match refused {
-        Some(libc::ENOENT) => ObserveError::NotFound { name, place: "it or its interpreter does not exist" },
-        Some(libc::ENOEXEC) => ObserveError::NotExecutable {
-            name,
-            reason: "the kernel does not know its format; a script begins with `#!`",
-        },
-        Some(libc::EACCES) => ObserveError::NotExecutable { name, reason: "permission denied" },
-        Some(_) | None => ObserveError::Spawn { name, source: error },
-    }
 }

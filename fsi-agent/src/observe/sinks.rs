@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outputs::OutputError;
-use super::{Listing, ObserveConfig, ObserveError, TreeDrawing};
+use super::{ObserveConfig, ObserveError, TreeDrawing};
 use crate::span::{Span, SpanBody, SpanSink};
 use crate::summary::files::FileTable;
 use crate::summary::listed::ListedOperations;
@@ -28,8 +28,10 @@ pub(super) struct Sinks {
     otlp_deadline: Duration,
     tree: Option<TreeBuilder>,
     files: FileTable,
-    listed: Option<ListedOperations>,
+    listed: ListedOperations,
     operation_spans: u64,
+    /// What the exporters did before they were closed.
+    closed: Vec<(&'static str, u64)>,
     phase: Phase,
 }
 
@@ -38,7 +40,7 @@ pub(super) struct Sinks {
 pub(super) struct Collected {
     pub(super) tree: Option<Tree>,
     pub(super) files: FileTable,
-    pub(super) listed: Option<ListedOperations>,
+    pub(super) listed: ListedOperations,
     pub(super) exports: Vec<Export>,
     pub(super) losses: Vec<Loss>,
 }
@@ -58,25 +60,33 @@ impl Sinks {
             TreeDrawing::Draw => Some(TreeBuilder::default()),
             TreeDrawing::Omit => None,
         };
-        let listed = match config.listing {
-            Listing::Operations => Some(ListedOperations::default()),
-            Listing::Nothing => None,
-        };
+        let listed = ListedOperations::default();
         let otlp_deadline = config.otlp_deadline;
         let files = FileTable::default();
-        Ok(Self { spans_file, otlp, otlp_deadline, tree, files, listed, operation_spans: 0, phase: Phase::Observing })
+        Ok(Self {
+            spans_file,
+            otlp,
+            otlp_deadline,
+            tree,
+            files,
+            listed,
+            operation_spans: 0,
+            closed: Vec::new(),
+            phase: Phase::Observing,
+        })
     }
 
     /// Takes spans and keeps nothing: what stands in the place of the sinks once they are closed.
-    pub(super) fn closed(operation_spans: u64) -> Self {
+    pub(super) fn closed(operation_spans: u64, exports: &[Export]) -> Self {
         Self {
             spans_file: None,
             otlp: None,
             otlp_deadline: Duration::ZERO,
             tree: None,
             files: FileTable::default(),
-            listed: None,
+            listed: ListedOperations::default(),
             operation_spans,
+            closed: exports.iter().map(|export| (export.outcome, export.spans)).collect(),
             phase: Phase::Observing,
         }
     }
@@ -93,6 +103,15 @@ impl Sinks {
         self.operation_spans
     }
 
+    /// Spans by outcome, as `fsi_spans_total` names them.
+    pub(super) fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        let exported = self.otlp.as_ref().map(|(_, handle)| ("exported", handle.report().exported));
+        let mut outcomes = vec![("made", self.operation_spans)];
+        outcomes.extend(exported);
+        outcomes.extend(self.closed.iter().copied());
+        outcomes
+    }
+
     /// What is known of losses while it runs.
     pub(super) fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.otlp.as_ref().map(|(_, handle)| handle.report().losses).unwrap_or_default()
@@ -100,17 +119,18 @@ impl Sinks {
 
     /// Waits for the collector, writes what is buffered.
     pub(super) fn close(self) -> Collected {
-        let Self { spans_file, otlp, otlp_deadline, tree, files, listed, operation_spans: _, phase: _ } = self;
+        let Self { spans_file, otlp, otlp_deadline, tree, files, listed, operation_spans: _, closed: _, phase: _ } =
+            self;
         let mut exports = Vec::new();
         let mut losses = Vec::new();
         if let Some(file) = spans_file {
             let report = file.finish();
-            exports.push(Export { to: "spans_file", spans: report.written, error: report.error });
+            exports.push(Export { to: "spans_file", outcome: "written", spans: report.written, error: report.error });
             losses.extend(report.losses.into_iter().map(Loss::from));
         }
         if let Some((_sink, handle)) = otlp {
             let report = handle.flush(otlp_deadline);
-            exports.push(Export { to: "otlp", spans: report.exported, error: report.error });
+            exports.push(Export { to: "otlp", outcome: "exported", spans: report.exported, error: report.error });
             losses.extend(report.losses.into_iter().map(Loss::from));
         }
         Collected { tree: tree.map(TreeBuilder::finish), files, listed, exports, losses }
@@ -138,9 +158,7 @@ impl SpanSink for Sinks {
             }
             SpanBody::Operation(operation) => {
                 self.operation_spans += 1;
-                if let Some(listed) = &mut self.listed {
-                    listed.add(span, operation);
-                }
+                self.listed.add(span, operation);
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! What cannot be known stays in the span as a path with a state that says why, and is counted.
 
+use fsi_common::op::OpKind;
 use fsi_common::record::{OpRecord, PathState};
 
 use super::decode::{Opened, Operation};
@@ -9,7 +10,6 @@ use super::loss::{PipelineLoss, PipelineLosses};
 use super::open_files::OpenFiles;
 use super::paths::Paths;
 use crate::span::Path;
-use fsi_common::op::OpKind;
 
 /// An operation whose paths are known, or known to be unknown.
 #[derive(Debug)]

@@ -35,6 +35,8 @@ pub struct FileRow {
     pub failed: u64,
     pub time_ns: u64,
     pub max_ns: u64,
+    /// Opens that had not ended: what was done through them is here only if every operation was reported one by one.
+    pub still_open: u64,
 }
 
 /// What was done to the paths that have no row.
@@ -52,6 +54,7 @@ pub struct OtherFiles {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     opens: u64,
+    still_open: u64,
     totals: FileTotals,
 }
 
@@ -75,9 +78,9 @@ impl FileTable {
         };
         let full = self.paths.len() >= MAX_PATHS;
         match self.paths.get_mut(&key) {
-            Some(sums) => sums.add(&file.totals),
-            None if full => self.over.add(&file.totals),
-            None => self.paths.entry(key).or_default().add(&file.totals),
+            Some(sums) => sums.add(file),
+            None if full => self.over.add(file),
+            None => self.paths.entry(key).or_default().add(file),
         }
     }
 
@@ -97,11 +100,12 @@ impl FileTable {
 }
 
 impl Sums {
-    fn add(&mut self, more: &FileTotals) {
+    fn add(&mut self, file: &FileSpan) {
         let FileTotals { operations, reads, writes, bytes_read, bytes_written, errors, duration_ns, max_ns, last_ns } =
-            more;
+            &file.totals;
         let sum = &mut self.totals;
         self.opens += 1;
+        self.still_open += u64::from(file.close.is_none());
         sum.operations += operations;
         sum.reads += reads;
         sum.writes += writes;
@@ -141,6 +145,7 @@ fn row(key: &Key, sums: &Sums) -> FileRow {
         failed: sums.totals.errors,
         time_ns: sums.totals.duration_ns,
         max_ns: sums.totals.max_ns,
+        still_open: sums.still_open,
     }
 }
 

@@ -80,7 +80,7 @@ fn failure(op: u16, errno: u16, count: u64) -> FailureRow {
     FailureRow {
         op: name(op),
         errno,
-        errno_name: errno::name(errno),
+        errno_name: errno::name(errno).into_owned(),
         message: errno::message(errno),
         count,
         example_path: None,

@@ -109,10 +109,15 @@ impl Page<'_> {
             operations += row.operations;
             time_ns += row.time_ns;
         }
+        let still_open: u64 = summary.files.iter().map(|row| row.still_open).sum();
         if files > 0 {
             let files = plural(files, "other file", "other files");
             let operations = plural(operations, "operation", "operations");
             self.lines.push(format!("and {files}: {operations}, {}", nanoseconds(time_ns)));
+        }
+        if still_open > 0 && summary.events.spans == 0 {
+            let opens = plural(still_open, "open file had not been closed", "open files had not been closed");
+            self.lines.push(format!("{opens}: what was done through them is counted above, but not in this table"));
         }
     }
 
@@ -192,7 +197,7 @@ fn listed_cells(row: &ListedRow) -> [String; 6] {
     [
         nanoseconds(row.duration_ns),
         row.op.to_owned(),
-        if row.errno == 0 { "ok".to_owned() } else { errno::name(row.errno) },
+        if row.errno == 0 { "ok".to_owned() } else { errno::name(row.errno).into_owned() },
         row.bytes.map(bytes).unwrap_or_default(),
         format!("{} {}", row.process, row.pid),
         row.path.clone().unwrap_or_default(),

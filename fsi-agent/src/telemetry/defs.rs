@@ -137,9 +137,9 @@ pub const STAGE_METRICS: &str = "metrics";
 pub const REASON_QUEUE_FULL: &str = "queue_full";
 /// The exporter had ended already.
 pub const REASON_CLOSED: &str = "closed";
-/// The collector answered that it will not take the batch.
+/// The collector said no, or asked to be left alone for longer than a batch may take.
 pub const REASON_REFUSED: &str = "refused";
-/// The batch's deadline passed: the collector is away, stalls, or asks to come back later.
+/// The batch's deadline passed: the collector is away, stalls or is busy.
 pub const REASON_TIMEOUT: &str = "timeout";
 /// The deadline of the last flush passed.
 pub const REASON_FLUSH_DEADLINE: &str = "flush_deadline";

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Bounds of the exporter.
 #[derive(Clone, Debug)]
 pub struct OtlpOptions {
-    /// Spans that may wait; what comes while it is full is lost and counted. About 500 bytes each.
+    /// Spans that may wait; what comes while it is full is lost and counted. A few hundred bytes each.
     pub max_queued: usize,
     /// Spans in one request.
     pub max_batch: usize,
@@ -130,7 +130,7 @@ impl fmt::Debug for OtlpHandle {
 impl OtlpSink {
     /// Starts the exporter on threads of its own. No connection is made before the first batch.
     ///
-    /// `grpc://`, `grpcs://`, and any URL with port 4317 and no path mean gRPC; other `http://` and `https://` URLs mean HTTP with
+    /// `grpc://`, `grpcs://` (TLS), and `http://` or `https://` with port 4317 and no path mean gRPC; other `http://` URLs mean HTTP with
     /// protobuf, to `/v1/traces` unless they have a path. `OTEL_EXPORTER_OTLP_HEADERS` is respected.
     ///
     /// # Errors
@@ -209,6 +209,13 @@ impl OtlpHandle {
             losses: reasons.map(|(reason, spans)| (defs::STAGE_EXPORT, reason, spans)).to_vec(),
             error: error.get().cloned(),
         }
+    }
+}
+
+impl Drop for OtlpHandle {
+    /// Without a flush nobody waits: what is queued is still sent, then the exporter ends.
+    fn drop(&mut self) {
+        self.shared.queue.close();
     }
 }
 

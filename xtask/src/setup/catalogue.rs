@@ -88,7 +88,7 @@ pub(super) const CATALOGUE: &[Need] = &[
             (State::Missing, true) => State::Present(LLVM_CONFIG.to_owned()),
             (State::Missing, false) => State::Missing,
         },
-        get: Get::Apt(&["llvm-22-dev", "libclang-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]),
+        get: Get::Apt(&["llvm-22-dev"]),
         by_hand: "only needed where bpf-linker is built from source; see bpf-linker",
     },
     Need {

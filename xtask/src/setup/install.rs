@@ -1,9 +1,9 @@
 //! Carries out a plan. What is built goes to a folder beside its place and is renamed when complete: Ctrl-C in the middle
 //! leaves no half tool behind.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use xtask::cargo_env::forget_outer_cargo;
@@ -77,7 +77,8 @@ fn rustup_component(component: &str) -> Result<()> {
 
 fn bpf_linker() -> Result<()> {
     let place = tool_dir("bpf-linker", BPF_LINKER_VERSION);
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // By name: rustup's own, where there is one, also fixes the toolchain for every rustc below it.
+    let mut command = Command::new("cargo");
     forget_outer_cargo(&mut command);
     command
         .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION])

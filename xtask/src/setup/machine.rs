@@ -61,12 +61,15 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
-/// A python3 with sqlite3: the first on PATH may be a hand-built one without.
+/// The interpreter itself of a python3 with sqlite3: the first on PATH may be a hand-built one without, or a version
+/// manager's script, which would be watched in its place.
 pub(crate) fn python() -> Option<String> {
-    ["python3", "/usr/bin/python3"].into_iter().map(str::to_owned).find(|python| {
+    ["python3", "/usr/bin/python3"].into_iter().find_map(|python| {
         let mut command = Command::new(python);
-        command.args(["-c", "import sqlite3"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
+        command.args(["-c", "import sqlite3, sys; print(sys.executable)"]);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let executable = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !executable.is_empty()).then_some(executable)
     })
 }
 

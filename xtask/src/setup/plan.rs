@@ -67,7 +67,7 @@ fn how(get: Get) -> &'static str {
     match get {
         Get::Apt(_) => "by apt",
         Get::RustupComponent(_) => "by rustup, a few seconds",
-        Get::BpfLinker => "built from crates.io into the cache, about 1 minute, 40 MB",
+        Get::BpfLinker => "built from crates.io into the cache, 1 to 2 minutes, 40 MB",
         Get::Otelcol => "built from the Go module proxy into the cache, 1 to 3 minutes, 30 MB",
         Get::ByHand => "by hand",
     }

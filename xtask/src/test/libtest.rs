@@ -14,6 +14,15 @@ pub(super) struct Libtest {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<(String, String)>,
+    in_successes: bool,
+}
+
+/// Whether a line is for the person too.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Yes,
+    /// What passing tests printed: `--show-output` is asked for only to find the skips in it.
+    No,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +42,23 @@ struct Counts {
 }
 
 impl Libtest {
-    pub(super) fn read(&mut self, line: &str) {
+    pub(super) fn read(&mut self, line: &str) -> Shown {
+        self.take_in(line);
+        match line {
+            "successes:" => self.in_successes = true,
+            "failures:" => self.in_successes = false,
+            _ if self.in_successes && result(line).is_some() => self.in_successes = false,
+            _ => {}
+        }
+        if self.in_successes { Shown::No } else { Shown::Yes }
+    }
+
+    /// How many tests there were, however they ended.
+    pub(super) fn count(&self) -> usize {
+        self.passed + self.failed.len() + self.skipped.len()
+    }
+
+    fn take_in(&mut self, line: &str) {
         if let Some(target) = announced(line) {
             self.crashed();
             self.open = Some(Open { target, ..Open::default() });
@@ -163,7 +188,9 @@ mod tests {
 
     fn tally(output: &str, code: i32) -> String {
         let mut libtest = Libtest::default();
-        output.lines().for_each(|line| libtest.read(line));
+        for line in output.lines() {
+            libtest.read(line);
+        }
         libtest.finish("unit tests", Ended::With(ExitStatus::from_raw(code << 8))).to_string()
     }
 
@@ -213,6 +240,17 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let expected = "\nskipped: export::grpc: the Collector is not installed\nskipped: slow: by hand only\nFAILED: \
                         unit tests: decode::long\n2 passed, 1 failed, 2 skipped\n";
         assert_eq!(tally(MIXED, 101), expected);
+    }
+
+    #[test]
+    fn what_passing_tests_print_is_not_shown() {
+        let mut libtest = Libtest::default();
+        let shown: Vec<_> = MIXED.lines().filter(|line| libtest.read(line) == Shown::Yes).collect();
+        assert_eq!(libtest.count(), 5);
+        assert!(!shown.iter().any(|line| line.contains("SKIPPED export::grpc")), "{shown:?}");
+        for line in ["test decode::short ... ok", "    decode::long", "---- decode::long stdout ----"] {
+            assert!(shown.contains(&line), "{line}");
+        }
     }
 
     #[test]

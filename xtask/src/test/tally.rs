@@ -40,10 +40,6 @@ impl Tally {
         self.passed += count;
     }
 
-    pub(super) fn passed(&self) -> usize {
-        self.passed
-    }
-
     pub(super) fn has_failed(&self) -> bool {
         !self.failed.is_empty()
     }

@@ -31,12 +31,19 @@ impl Target {
         if authority.host().is_empty() {
             return Err(refused("the host is missing"));
         }
+        // `port_u16` is also nothing when there is none.
+        if authority.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) && uri.port_u16().is_none()
+        {
+            return Err(refused("the port is none"));
+        }
         let path = uri.path_and_query().map_or("", |path| path.as_str()).trim_end_matches('/');
         let (tls, protocol) = match scheme {
             "grpc" => ("http", Protocol::Grpc),
             "grpcs" => ("https", Protocol::Grpc),
             "http" | "https" if uri.port_u16() == Some(GRPC_PORT) && path.is_empty() => (scheme, Protocol::Grpc),
-            "http" | "https" => (scheme, Protocol::Http),
+            "http" => (scheme, Protocol::Http),
+            // The HTTP client is built without TLS; gRPC's has it.
+            "https" => return Err(refused("OTLP over https is not built in: say grpcs://HOST:PORT")),
             _ => return Err(refused("the scheme is none of http, https, grpc, grpcs")),
         };
         let path = match protocol {
@@ -62,14 +69,25 @@ mod tests {
             ("grpcs://[::1]:1", Protocol::Grpc, "https://[::1]:1"),
             ("http://h:4318", Protocol::Http, "http://h:4318/v1/traces"),
             ("http://h/", Protocol::Http, "http://h/v1/traces"),
-            ("https://h/otlp/v1/traces", Protocol::Http, "https://h/otlp/v1/traces"),
+            ("http://h/otlp/v1/traces", Protocol::Http, "http://h/otlp/v1/traces"),
+            ("http://[::1]/", Protocol::Http, "http://[::1]/v1/traces"),
             ("http://h:4317/v1/traces", Protocol::Http, "http://h:4317/v1/traces"),
         ];
         for (url, protocol, endpoint) in cases {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
         }
-        for url in ["", "h:4317", "localhost", "ftp://h", "http://", "http://h:99999", "grpc://h/x", "http://a b"] {
+        for url in [
+            "",
+            "h:4317",
+            "localhost",
+            "ftp://h",
+            "http://",
+            "http://h:99999",
+            "grpc://h/x",
+            "http://a b",
+            "https://h:4318",
+        ] {
             assert!(Target::parse(url).is_err(), "{url}");
         }
     }

@@ -124,23 +124,31 @@ impl Worker {
         }
     }
 
-    /// The SDK tries again, for as long as the deadline allows, whatever may be tried again: a failure before the deadline is an answer.
+    /// The SDK tries again whatever may be tried again, until the next pause would exceed the deadline: a failure before that is a no.
     fn judge(&self, answer: OTelSdkResult, took: Duration) -> Sent {
         match answer {
             Ok(()) => Sent::Exported,
             Err(OTelSdkError::Timeout(_)) => Sent::TimedOut("no answer in time".to_owned()),
-            Err(OTelSdkError::InternalFailure(reason)) if took >= self.batch_deadline => Sent::TimedOut(reason),
+            Err(OTelSdkError::InternalFailure(reason))
+                if took + longest_pause(self.batch_deadline) >= self.batch_deadline =>
+            {
+                Sent::TimedOut(reason)
+            }
             Err(OTelSdkError::InternalFailure(reason)) => Sent::Refused(reason),
             Err(error @ OTelSdkError::AlreadyShutdown) => Sent::Refused(error.to_string()),
         }
     }
 }
 
+fn longest_pause(deadline: Duration) -> Duration {
+    LONGEST_PAUSE.min(deadline / 4)
+}
+
 fn build(target: &Target, deadline: Duration) -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
     let retries = RetryPolicy::recommended()
         .with_max_retries(usize::MAX)
         .with_initial_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE);
+        .with_max_delay(longest_pause(deadline));
     let mut exporter = match target.protocol {
         Protocol::Grpc => {
             let builder = SpanExporter::builder()

@@ -154,7 +154,42 @@ fn count_net(net: &mut Net, key: &AggregateKey, value: &AggregateValue, op: OpKi
         OpKind::Rmdir => net.directories -= count,
         OpKind::Unlink => net.files -= count,
         OpKind::Mknod | OpKind::Link | OpKind::Symlink => net.files += count,
-        _ if key.flags & CREATED != 0 => net.files += count,
-        _ => {}
+        OpKind::Open if key.flags & CREATED != 0 => net.files += count,
+        // A rename makes one name and removes another; what it replaces is not told.
+        OpKind::Open
+        | OpKind::Close
+        | OpKind::Read
+        | OpKind::Write
+        | OpKind::Sendfile
+        | OpKind::CopyFileRange
+        | OpKind::Splice
+        | OpKind::Lseek
+        | OpKind::Fsync
+        | OpKind::Fdatasync
+        | OpKind::SyncFileRange
+        | OpKind::Syncfs
+        | OpKind::Stat
+        | OpKind::Access
+        | OpKind::Truncate
+        | OpKind::Fallocate
+        | OpKind::Rename
+        | OpKind::Readlink
+        | OpKind::Readdir
+        | OpKind::Chmod
+        | OpKind::Chown
+        | OpKind::Utimens
+        | OpKind::Getxattr
+        | OpKind::Setxattr
+        | OpKind::Listxattr
+        | OpKind::Removexattr
+        | OpKind::Statfs
+        | OpKind::Flock
+        | OpKind::Lock
+        | OpKind::Mmap
+        | OpKind::Msync
+        | OpKind::Ioctl
+        | OpKind::Chdir
+        | OpKind::IoSubmit
+        | OpKind::IoUringEnter => {}
     }
 }
