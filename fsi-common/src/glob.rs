@@ -33,24 +33,37 @@ pub struct Automaton {
     pub exclude: Positions,
 }
 
-/// Every position moved by one.
-#[inline(always)]
-const fn shifted(set: Positions) -> Positions {
-    [set[0] << 1, set[1] << 1 | set[0] >> 63, set[2] << 1 | set[1] >> 63, set[3] << 1 | set[2] >> 63]
+/// A set moved up by one, word by word: each step takes a word and hands its highest bit on to the next.
+struct Shift {
+    carry: u64,
 }
 
-/// The set with what can be reached from it without a byte. Two rounds: the compiler lets at most two such positions
-/// stand side by side.
-#[inline(always)]
-const fn closed(set: Positions, skip: &Positions) -> Positions {
-    let mut all = set;
-    let mut round = 0;
-    while round < 2 {
-        let more = shifted([all[0] & skip[0], all[1] & skip[1], all[2] & skip[2], all[3] & skip[3]]);
-        all = [all[0] | more[0], all[1] | more[1], all[2] | more[2], all[3] | more[3]];
-        round += 1;
+impl Shift {
+    const NEW: Self = Self { carry: 0 };
+
+    #[inline(always)]
+    const fn word(&mut self, word: u64) -> u64 {
+        let moved = word << 1 | self.carry;
+        self.carry = word >> 63;
+        moved
     }
-    all
+}
+
+/// A set with what can be reached from it without a byte, word by word. Two rounds: the compiler of globs lets at most two such
+/// positions stand side by side.
+struct Closure {
+    first: Shift,
+    second: Shift,
+}
+
+impl Closure {
+    const NEW: Self = Self { first: Shift::NEW, second: Shift::NEW };
+
+    #[inline(always)]
+    const fn word(&mut self, word: u64, skip: u64) -> u64 {
+        let once = word | self.first.word(word & skip);
+        once | self.second.word(once & skip)
+    }
 }
 
 impl Automaton {
@@ -66,35 +79,43 @@ impl Automaton {
         exclude: [0; WORDS],
     };
 
-    /// The state before the first byte.
+    /// Sets the state before the first byte.
     #[inline(always)]
-    #[must_use]
-    pub const fn begin(&self) -> Positions {
-        closed(self.start, &self.skip_on_entry)
+    pub const fn begin(&self, state: &mut Positions) {
+        let mut closure = Closure::NEW;
+        let mut word = 0;
+        while word < WORDS {
+            state[word] = closure.word(self.start[word], self.skip_on_entry[word]);
+            word += 1;
+        }
     }
 
-    /// The state after one more byte.
+    /// One more byte. Word by word, in place: the kernel's stack is short.
     #[inline(always)]
-    #[must_use]
-    pub const fn advance(&self, state: Positions, byte: u8) -> Positions {
+    pub const fn advance(&self, state: &mut Positions, byte: u8) {
         let take = &self.step[byte as usize];
-        let moved = shifted([state[0] & take[0], state[1] & take[1], state[2] & take[2], state[3] & take[3]]);
         let keep = if byte == b'/' { &self.stay_slash } else { &self.stay };
-        let kept = [state[0] & keep[0], state[1] & keep[1], state[2] & keep[2], state[3] & keep[3]];
-        let moved = closed(moved, &self.skip_on_entry);
-        let kept = closed(kept, &self.skip_on_stay);
-        [moved[0] | kept[0], moved[1] | kept[1], moved[2] | kept[2], moved[3] | kept[3]]
+        let mut shift = Shift::NEW;
+        let mut moved = Closure::NEW;
+        let mut kept = Closure::NEW;
+        let mut word = 0;
+        while word < WORDS {
+            let now = state[word];
+            let arrived = moved.word(shift.word(now & take[word]), self.skip_on_entry[word]);
+            state[word] = arrived | kept.word(now & keep[word], self.skip_on_stay[word]);
+            word += 1;
+        }
     }
 
     /// What the state after the last byte says. Without a selecting glob everything is selected that none refuses.
     #[inline(always)]
     #[must_use]
-    pub const fn selected(&self, state: Positions) -> bool {
-        if intersects(&state, &self.exclude) {
+    pub const fn selected(&self, state: &Positions) -> bool {
+        if intersects(state, &self.exclude) {
             return false;
         }
         let any = self.include[0] | self.include[1] | self.include[2] | self.include[3];
-        any == 0 || intersects(&state, &self.include)
+        any == 0 || intersects(state, &self.include)
     }
 }
 

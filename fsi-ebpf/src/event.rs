@@ -15,31 +15,15 @@ use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 
 use crate::emit;
 use crate::enter::argument;
-use crate::exit::Done;
-use crate::files;
+use crate::exit;
 use crate::filter;
-use crate::kernel::{self, FileAddress, Place, Task, config};
-use crate::maps::{FILES, SCRATCH};
+use crate::kernel::{self, FileAddress, Place, Task};
+use crate::maps::{SCRATCH, TASKS};
 use crate::path;
-use crate::state::{OpenFile, TaskState};
+use crate::state::{Done, TaskState};
 
 /// O_WRONLY | O_CREAT | O_TRUNC: what creat means.
 const CREAT_FLAGS: u64 = 0o1101;
-
-/// The names of an operation, once read: they stand in `scratch.names`, the second right behind the first.
-#[derive(Clone, Copy)]
-pub(crate) struct Names {
-    is_read: bool,
-    length1: u64,
-    length2: u64,
-    state1: PathState,
-    state2: PathState,
-}
-
-impl Names {
-    const UNREAD: Self =
-        Self { is_read: false, length1: 0, length2: 0, state1: PathState::None, state2: PathState::None };
-}
 
 /// The open flags of a call; 0 for calls that do not open.
 #[inline(always)]
@@ -60,35 +44,32 @@ pub(crate) fn path_is_empty(state: &TaskState, call: Call) -> bool {
     address == 0 || kernel::read_user::<u8>(address) == Some(0)
 }
 
-/// The names as far as the path globs need them; nothing where the globs refuse the operation.
-#[inline(always)]
-pub(crate) fn names(state: &TaskState, done: &Done, file: Option<*mut OpenFile>) -> Option<Names> {
-    if config!(path_filter) == 0 {
-        return Some(Names::UNREAD);
-    }
-    if let Some(file) = file {
-        return files::selected(file, &done.object).then_some(Names::UNREAD);
-    }
+/// What the path globs say to the operation under report, which has no followed file. 0: they refuse it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_names_selected() -> u64 {
+    let (Some(done), Some(state)) = (exit::done(), TASKS.get(Task::current())) else { return 1 };
     if !names_path(done) {
         // Neither a followed file nor a path: the globs cannot select it.
-        return None;
+        return 0;
     }
-    let names = read_names(state, done.call);
-    let first = selected(state, done.call.dir1(), 0, names.length1);
-    let second = done.call.path2() != NO_ARGUMENT && selected(state, done.call.dir2(), names.length1, names.length2);
-    (first || second).then_some(names)
+    let call = Call(done.call);
+    read_names(state, done);
+    let first = selected(state, call.dir1(), 0, done.name1);
+    let second = call.path2() != NO_ARGUMENT && selected(state, call.dir2(), done.name1, done.name2);
+    u64::from(first || second)
 }
 
 /// Whether the operation is told by a path rather than by an open file.
 #[inline(always)]
 fn names_path(done: &Done) -> bool {
-    matches!(done.call.shape(), Shape::Path | Shape::Open) && done.object.file == 0
+    matches!(Call(done.call).shape(), Shape::Path | Shape::Open) && done.object.file == 0
 }
 
 #[inline(always)]
 fn selected(state: &TaskState, dir: u8, name_at: u64, name_length: u64) -> bool {
     let walked = if first_byte(name_at) == b'/' { 0 } else { path::walk_only(directory(state, dir)) };
-    filter::names_selected(walked, name_at, name_length)
+    filter::fsi_globs_select(walked, name_at, name_length) != 0
 }
 
 #[inline(always)]
@@ -110,9 +91,11 @@ fn directory(state: &TaskState, dir: u8) -> Place {
     if file == 0 { Place { dentry: 0, mnt: 0 } } else { FileAddress(file).place() }
 }
 
-/// Reads both names from the process. At the exit: then their pages are surely there.
+/// Reads a name from the process to that place of `scratch.names`; its length, or `u64::MAX`. At the exit of the call: then its
+/// page is surely there.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn read_into_scratch(address: u64, at: u64) -> u64 {
+pub(crate) extern "C" fn fsi_read_name(address: u64, at: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return u64::MAX };
     // SAFETY: the mask leaves room for PATH_MAX bytes behind.
     let length = unsafe {
@@ -122,121 +105,106 @@ fn read_into_scratch(address: u64, at: u64) -> u64 {
     length.unwrap_or(u64::MAX)
 }
 
+/// Reads the names of a call, unless they are there already.
 #[inline(always)]
-fn read_names(state: &TaskState, call: Call) -> Names {
-    let mut names = Names { is_read: true, ..Names::UNREAD };
+fn read_names(state: &TaskState, done: &mut Done) {
+    if done.has_names != 0 {
+        return;
+    }
+    let call = Call(done.call);
+    done.has_names = 1;
     if call.path1() != NO_ARGUMENT {
-        (names.length1, names.state1) = read_name(argument(state, call.path1()), 0);
+        (done.name1, done.state1) = read_name(argument(state, call.path1()), 0);
     }
     if call.path2() != NO_ARGUMENT {
-        (names.length2, names.state2) = read_name(argument(state, call.path2()), names.length1);
+        (done.name2, done.state2) = read_name(argument(state, call.path2()), done.name1);
     }
-    names
 }
 
 #[inline(always)]
-fn read_name(address: u64, at: u64) -> (u64, PathState) {
-    let length = read_into_scratch(address, at);
-    if length == u64::MAX { (0, PathState::Fault) } else { (length & (PATH_MAX as u64 - 1), PathState::Resolved) }
+fn read_name(address: u64, at: u64) -> (u64, u32) {
+    let length = fsi_read_name(address, at);
+    if length == u64::MAX {
+        (0, PathState::Fault as u32)
+    } else {
+        (length & (PATH_MAX as u64 - 1), PathState::Resolved as u32)
+    }
 }
 
-/// Puts the record together and sends it.
-#[inline(always)]
-pub(crate) fn send(state: &TaskState, done: &Done, file: Option<*mut OpenFile>, names: Names) {
-    let call = done.call;
-    let mut file_id = 0;
-    if let Some(file) = file {
-        files::announce(file, &done.object);
-        // SAFETY: a map value.
-        file_id = unsafe { (*file).id };
-    }
-    let file2_id = second_file(state);
-    let mut names = names;
-    let (mut dir1, mut dir2) = (0, 0);
-    if done.op == OpKind::Chdir.code() && done.errno == 0 {
-        // The working directory is already the new one, and its path says more than the name that led there.
-        let known = path::known(Task::current().working_directory());
-        dir1 = known.id;
-        names = Names { is_read: true, state1: known.state, ..Names::UNREAD };
-    } else if names_path(done) {
-        if !names.is_read {
-            names = read_names(state, call);
-        }
-        (dir1, names.state1) = base(state, call.dir1(), 0, names.state1);
-        if done.op != OpKind::Symlink.code() {
-            (dir2, names.state2) = base(state, call.dir2(), names.length1, names.state2);
-        }
-    }
-
+/// Puts the record of the operation under report together and sends it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_send() -> u64 {
     let task = Task::current();
-    let (tgid, tid) = kernel::current_ids();
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: scratch of this CPU.
-    let record: &mut OpRecord = unsafe { &mut (*scratch).record };
-    *record = OpRecord {
-        header: RecordHeader { kind: RecordKind::Operation as u16, detail: 0, len: 0 },
-        start_ns: state.start_ns,
-        duration_ns: done.duration_ns,
-        cgroup: done.cgroup,
-        file_id,
-        file2_id,
-        ino: done.object.ino,
-        offset: offset(state, done),
-        asked: asked(state, call),
-        ret: done.ret,
-        dir1,
-        dir2,
-        tgid,
-        tid,
-        uid: kernel::current_uid(),
-        dev: done.object.dev,
-        comm: kernel::comm_bytes(task.comm()),
-        op: done.op,
-        errno: done.errno,
-        mode: done.object.mode as u16,
-        path1: names.state1 as u8,
-        path2: names.state2 as u8,
-        open_flags: if matches!(call.shape(), Shape::Open) { open_flags(state, call) as u32 } else { 0 },
-        syscall: done.number as u32,
-        name1_len: names.length1 as u16,
-        name2_len: names.length2 as u16,
-        flags: done.flags,
-        reserved: 0,
-    };
-    emit::operation(names.length1 + names.length2);
-}
-
-/// Id of the second file, announced.
-#[inline(always)]
-fn second_file(state: &TaskState) -> u64 {
-    if state.file2 == 0 || config!(follow_files) == 0 {
-        return 0;
+    let (Some(done), Some(state)) = (exit::done(), TASKS.get(task)) else { return 0 };
+    let call = Call(done.call);
+    let (mut dir1, mut dir2) = (0, 0);
+    if done.op == u32::from(OpKind::Chdir.code()) && done.errno == 0 {
+        // The working directory is already the new one, and its path says more than the name that led there.
+        let known = path::known(task.working_directory());
+        dir1 = known.id;
+        done.state1 = known.state as u32;
+        done.name1 = 0;
+    } else if names_path(done) {
+        read_names(state, done);
+        (dir1, done.state1) = base(state, call.dir1(), 0, done.state1);
+        if done.op != u32::from(OpKind::Symlink.code()) {
+            (dir2, done.state2) = base(state, call.dir2(), done.name1, done.state2);
+        }
     }
-    let Some(object) = FileAddress(state.file2).object() else { return 0 };
-    let Some(file) = files::follow(&object, 0) else { return 0 };
-    files::announce(file, &object);
-    // SAFETY: a map value.
-    FILES.get_ptr(state.file2).map_or(0, |file| unsafe { (*file).id })
+    let (tgid, tid) = kernel::current_ids();
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: scratch of this CPU; the record is another part of it than the operation.
+    let record: &mut OpRecord = unsafe { &mut (*scratch).record };
+    record.header = RecordHeader { kind: RecordKind::Operation as u16, detail: 0, len: 0 };
+    record.start_ns = done.start_ns;
+    record.duration_ns = done.duration_ns;
+    record.cgroup = done.cgroup;
+    record.file_id = done.file_id;
+    record.file2_id = done.file2_id;
+    record.ino = done.object.ino;
+    record.offset = offset(state, done);
+    record.asked = asked(state, call);
+    record.ret = done.ret;
+    record.dir1 = dir1;
+    record.dir2 = dir2;
+    record.tgid = tgid;
+    record.tid = tid;
+    record.uid = kernel::current_uid();
+    record.dev = done.object.dev;
+    record.comm = kernel::comm_bytes(task.comm());
+    record.op = done.op as u16;
+    record.errno = done.errno as u16;
+    record.mode = done.object.mode as u16;
+    record.path1 = done.state1 as u8;
+    record.path2 = done.state2 as u8;
+    record.open_flags = if matches!(call.shape(), Shape::Open) { open_flags(state, call) as u32 } else { 0 };
+    record.syscall = done.number as u32;
+    record.name1_len = done.name1 as u16;
+    record.name2_len = done.name2 as u16;
+    record.flags = done.flags as u16;
+    record.reserved = 0;
+    u64::from(emit::operation(done.name1 + done.name2))
 }
 
 /// The path id of the directory that a name is relative to, and what the path is worth.
 #[inline(always)]
-fn base(state: &TaskState, dir: u8, name_at: u64, name: PathState) -> (u64, PathState) {
-    if !matches!(name, PathState::Resolved) || first_byte(name_at) == b'/' {
+fn base(state: &TaskState, dir: u8, name_at: u64, name: u32) -> (u64, u32) {
+    if name != PathState::Resolved as u32 || first_byte(name_at) == b'/' {
         return (0, name);
     }
     let place = directory(state, dir);
     if place.dentry == 0 {
         // A bad descriptor: the name alone is all there is.
-        return (0, PathState::Unreachable);
+        return (0, PathState::Unreachable as u32);
     }
     let known = path::known(place);
-    (known.id, known.state)
+    (known.id, known.state as u32)
 }
 
 #[inline(always)]
 fn offset(state: &TaskState, done: &Done) -> i64 {
-    let call = done.call;
+    let call = Call(done.call);
     if call.offset_argument() != NO_ARGUMENT {
         let given = argument(state, call.offset_argument()) as i64;
         if given != -1 || !call.is_at_position() {

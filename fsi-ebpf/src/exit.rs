@@ -1,39 +1,28 @@
 //! Exit of a system call: the result, the metrics, and the event if somebody asked for it.
+#![expect(unsafe_code, reason = "the operation is handed on in the scratch of this CPU, reached by pointer")]
 
-use fsi_common::aggregate::{AggregateKey, AggregateValue, CREATED, bucket_of};
+use fsi_common::aggregate::{AggregateKey, CREATED, READ, WRITTEN, bucket_of};
 use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
-use fsi_common::probe_config::{EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW, FOLLOW_ALL};
-use fsi_common::record::CloseKind;
+use fsi_common::probe_config::{EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW};
 use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 
 use crate::enter::argument;
 use crate::event;
 use crate::files;
 use crate::kernel::{self, FileAddress, Registers, Task, config};
-use crate::maps::{self, TASKS, count};
-use crate::state::{Object, OpenFile, TaskState};
+use crate::maps::{self, SCRATCH, TASKS, count};
+use crate::state::{Done, Object, TaskState};
 
 const AT_REMOVEDIR: u64 = 0x200;
 const O_CREAT: u64 = 0o100;
 /// Results between this and 0 are errnos.
 const MAX_ERRNO: i64 = 4095;
 
-/// An operation that is over.
-pub(crate) struct Done {
-    pub(crate) op: u16,
-    pub(crate) call: Call,
-    pub(crate) number: u64,
-    pub(crate) ret: i64,
-    pub(crate) errno: u16,
-    pub(crate) flags: u16,
-    pub(crate) bytes: u64,
-    pub(crate) duration_ns: u64,
-    pub(crate) cgroup: u64,
-    pub(crate) object: Object,
-}
-
 /// Ends the call in flight.
+///
+/// The work is cut into global functions, in the sense of the verifier, that hand the operation on in the scratch of this CPU:
+/// each is verified once, and the stack of each is small.
 #[inline(always)]
 pub(crate) fn on_exit(registers: Registers, ret: i64) {
     let number = registers.number();
@@ -55,14 +44,16 @@ pub(crate) fn on_exit(registers: Registers, ret: i64) {
     }
     state.call = 0;
     let duration_ns = kernel::now_ns() - state.start_ns;
-    if matches!(shape, Shape::Replace) {
-        files::end_if_dead(state.object.file, CloseKind::Closed);
-        return;
+    let (file, file2) = (state.object.file, state.file2);
+    if !matches!(shape, Shape::Replace) {
+        if !finish(task, state, call, number, ret, duration_ns) {
+            return;
+        }
+        report(call, file2);
     }
-    let Some(done) = finish(task, state, call, number, ret, duration_ns) else { return };
-    report(state, &done);
-    if done.op == OpKind::Close.code() && follows_files() {
-        files::end_if_dead(done.object.file, CloseKind::Closed);
+    let may_end_a_file = matches!(shape, Shape::Replace) || call.op() == OpKind::Close.code();
+    if may_end_a_file && follows_files() && file != 0 {
+        files::fsi_end_if_dead(file);
     }
 }
 
@@ -77,14 +68,14 @@ fn follows_files() -> bool {
     config!(follow_files) != 0
 }
 
-/// What the call turned out to be; nothing where it is no operation on a file.
+/// Notes what the call turned out to be; false where it is no operation on a file.
 #[inline(always)]
-fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, duration_ns: u64) -> Option<Done> {
+fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, duration_ns: u64) -> bool {
     let failed = (-MAX_ERRNO..0).contains(&ret);
-    let errno = if failed { (-ret) as u16 } else { 0 };
+    let errno = if failed { (-ret) as u32 } else { 0 };
     let mut op = call.op();
     let mut object = state.object;
-    let mut flags = state.direction as u16;
+    let mut flags = state.direction;
     match call.shape() {
         Shape::Open => {
             object = Object::NONE;
@@ -92,7 +83,7 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
                 let address = FileAddress(task.file(ret as u64));
                 object = address.object().unwrap_or(Object::NONE);
                 if event::open_flags(state, call) & O_CREAT != 0 && address.was_created() {
-                    flags |= CREATED;
+                    flags |= u32::from(CREATED);
                 }
             }
         }
@@ -100,7 +91,7 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
             if object.file != 0 {
                 if event::path_is_empty(state, call) {
                     if object.inode == 0 {
-                        return None;
+                        return false;
                     }
                 } else {
                     object = Object::NONE;
@@ -121,48 +112,67 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
         }
         Shape::Descriptor | Shape::Mapping | Shape::Replace | Shape::Watch | Shape::None => {}
     }
-    let bytes = if failed || flags & (fsi_common::aggregate::READ | fsi_common::aggregate::WRITTEN) == 0 {
-        0
-    } else {
-        ret as u64
-    };
-    Some(Done { op, call, number, ret, errno, flags, bytes, duration_ns, cgroup: task.cgroup(), object })
+    let moves_bytes = flags & u32::from(READ | WRITTEN) != 0;
+    let Some(done) = done() else { return false };
+    // Field by field, here and elsewhere: a whole structure would be put together on the stack first, of which there is little.
+    done.number = number;
+    done.call = call.0;
+    done.ret = ret;
+    done.start_ns = state.start_ns;
+    done.duration_ns = duration_ns;
+    done.bytes = if moves_bytes && !failed { ret as u64 } else { 0 };
+    done.cgroup = task.cgroup();
+    done.object = object;
+    done.op = u32::from(op);
+    done.errno = errno;
+    done.flags = flags;
+    done.has_names = 0;
+    done.name1 = 0;
+    done.name2 = 0;
+    done.state1 = 0;
+    done.state2 = 0;
+    true
 }
 
-/// Metrics, totals, event: in this order, so that what is counted does not depend on what is told.
+/// The operation under report.
 #[inline(always)]
-fn report(state: &TaskState, done: &Done) {
-    let file = followed(state, done);
-    if !kernel::is_chosen(done.op) {
+pub(crate) fn done() -> Option<&'static mut Done> {
+    // SAFETY: scratch of this CPU, and each function is through with it before it calls another that writes it.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut (*scratch).done })
+}
+
+/// Totals, metrics, event. What is counted does not depend on what is told.
+#[inline(always)]
+fn report(call: Call, file2: u64) {
+    let Some(done) = done() else { return };
+    let is_chosen = kernel::is_chosen(done.op as u16);
+    let is_followed = follows_files() && done.object.file != 0;
+    if is_followed {
+        let is_open = u64::from(matches!(call.shape(), Shape::Open));
+        if files::fsi_account(is_open | u64::from(is_chosen) << 1) == 0 {
+            return;
+        }
+    } else if config!(path_filter) != 0 && event::fsi_names_selected() == 0 {
         return;
     }
-    let Some(names) = event::names(state, done, file) else { return };
-    count(Counter::Seen, 1);
-    aggregate(done);
-    if let Some(file) = file {
-        files::add_to_totals(file, done.flags, done.bytes, done.errno != 0, state.start_ns, done.duration_ns);
-        if config!(follow_files) == FOLLOW_ALL {
-            files::announce(file, &done.object);
-        }
+    if !is_chosen {
+        return;
     }
+    if is_followed && file2 != 0 {
+        files::fsi_account_target(file2);
+    }
+    count(Counter::Seen, 1);
+    fsi_aggregate();
     if config!(events) == 0 {
         return;
     }
     if wanted(done) {
-        event::send(state, done, file, names);
+        done.file_id = files::fsi_announce(done.object.file, 1);
+        done.file2_id = files::fsi_announce(file2, 0);
+        event::fsi_send();
     } else {
         count(Counter::SampledOut, 1);
     }
-}
-
-/// The open file, where files are followed.
-#[inline(always)]
-fn followed(state: &TaskState, done: &Done) -> Option<*mut OpenFile> {
-    if !follows_files() || done.object.file == 0 {
-        return None;
-    }
-    let opened_ns = if matches!(done.call.shape(), Shape::Open) { state.start_ns } else { 0 };
-    files::follow(&done.object, opened_ns)
 }
 
 /// Whether somebody asked for this event.
@@ -181,19 +191,22 @@ fn wanted(done: &Done) -> bool {
     events & EVENTS_SAMPLED != 0 && kernel::random() % config!(sample_every).max(1) == 0
 }
 
-#[inline(always)]
-fn aggregate(done: &Done) {
+/// Adds the operation under report to the metrics.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fsi_aggregate() -> u64 {
+    let Some(done) = done() else { return 0 };
     let key = AggregateKey {
         cgroup: done.cgroup,
         dev: done.object.dev,
-        op: done.op,
-        errno: done.errno,
+        op: done.op as u16,
+        errno: done.errno as u16,
         bucket: bucket_of(done.duration_ns),
-        flags: done.flags,
+        flags: done.flags as u16,
         reserved: 0,
     };
-    let value = AggregateValue { count: 1, bytes: done.bytes, duration_ns: done.duration_ns, max_ns: done.duration_ns };
-    if !maps::add_aggregate(&key, &value) {
+    if !maps::add_aggregate(&key, done.bytes, done.duration_ns) {
         count(Counter::AggregateFull, 1);
     }
+    0
 }

@@ -11,13 +11,15 @@ use core::ptr::{addr_of_mut, null_mut};
 use aya_ebpf::helpers::generated::{bpf_for_each_map_elem, bpf_get_smp_processor_id, bpf_loop};
 use fsi_common::aggregate::{READ, WRITTEN};
 use fsi_common::loss::Counter;
+use fsi_common::probe_config::FOLLOW_ALL;
 use fsi_common::record::{CloseKind, CloseRecord, FileRecord, FileTotals, RecordHeader, RecordKind};
 
 use crate::emit;
+use crate::exit;
 use crate::kernel::{self, FileAddress, Task, config};
 use crate::maps::{FILES, SCRATCH, count};
 use crate::path;
-use crate::state::{Object, OpenFile};
+use crate::state::{Done, Object, OpenFile};
 
 /// Adds in memory that other CPUs add to as well.
 #[inline(always)]
@@ -28,7 +30,7 @@ fn add(cell: *mut u64, by: u64) {
 
 /// The followed file behind an object; begun now if it was open before we looked.
 #[inline(always)]
-pub(crate) fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
+fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
     let dentry = FileAddress(object.file).dentry();
     if let Some(file) = FILES.get_ptr_mut(object.file) {
         // SAFETY: a map value; if it is removed meanwhile the memory stays until the program ends.
@@ -37,22 +39,20 @@ pub(crate) fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
             return Some(file);
         }
         // The kernel used the memory for another file: the old one ended unseen.
-        end(object.file, CloseKind::Unseen);
+        fsi_end(object.file, CloseKind::Unseen as u32);
     }
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: scratch of this CPU; OpenFile is plain integers.
+    // SAFETY: scratch of this CPU.
     unsafe {
         (*scratch).file_sequence += 1;
         let id = (*scratch).file_sequence << 12 | u64::from(bpf_get_smp_processor_id()) | 1 << 63;
-        (*scratch).open_file = OpenFile {
-            id,
-            inode: object.inode,
-            dentry,
-            announced: 0,
-            verdict: 0,
-            opened_ns,
-            totals: FileTotals::ZERO,
-        };
+        (*scratch).open_file.id = id;
+        (*scratch).open_file.inode = object.inode;
+        (*scratch).open_file.dentry = dentry;
+        (*scratch).open_file.announced = 0;
+        (*scratch).open_file.verdict = 0;
+        (*scratch).open_file.opened_ns = opened_ns;
+        (*scratch).open_file.totals = FileTotals::ZERO;
         if FILES.insert(object.file, &(*scratch).open_file, 0).is_err() {
             count(Counter::FilesFull, 1);
             return None;
@@ -61,9 +61,72 @@ pub(crate) fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
     FILES.get_ptr_mut(object.file)
 }
 
+/// The operation under report, in the book of its file. Bit 0 of `what`: it opened the file; bit 1: it is one of the chosen
+/// operations. 0: the path globs refuse the file.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_account(what: u64) -> u64 {
+    let Some(done) = exit::done() else { return 1 };
+    let opened_ns = if what & 1 != 0 { done.start_ns } else { 0 };
+    let object = done.object;
+    let Some(file) = follow(&object, opened_ns) else { return 1 };
+    if !selected(file, &object) {
+        return 0;
+    }
+    if what & 2 != 0 {
+        add_to_totals(file, done, done.flags & direction_of_first(done));
+        if config!(follow_files) == FOLLOW_ALL {
+            announce(file, &object);
+        }
+    }
+    1
+}
+
+/// The operation under report, in the book of the file at that address, to which its bytes were written.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_account_target(address: u64) -> u64 {
+    let (Some(done), Some(object)) = (exit::done(), FileAddress(address).object()) else { return 0 };
+    let Some(file) = follow(&object, 0) else { return 0 };
+    add_to_totals(file, done, u32::from(WRITTEN));
+    1
+}
+
+const BOTH: u32 = READ as u32 | WRITTEN as u32;
+
+/// Of two files the first is read and the other written.
+#[inline(always)]
+fn direction_of_first(done: &Done) -> u32 {
+    if done.flags & BOTH == BOTH { u32::from(READ) } else { BOTH }
+}
+
+/// Announces the file at that address, following it if need be; `is_checked`: [`fsi_account`] has just seen that it is the one we
+/// follow. Its id; 0: it cannot be followed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_announce(address: u64, is_checked: u64) -> u64 {
+    if address == 0 || config!(follow_files) == 0 {
+        return 0;
+    }
+    if is_checked != 0
+        && let Some(file) = FILES.get_ptr(address)
+    {
+        // SAFETY: a map value.
+        let (announced, id) = unsafe { ((*file).announced, (*file).id) };
+        if announced != 0 {
+            return id;
+        }
+    }
+    let Some(object) = FileAddress(address).object() else { return 0 };
+    let Some(file) = follow(&object, 0) else { return 0 };
+    announce(file, &object);
+    // SAFETY: a map value.
+    unsafe { (*file).id }
+}
+
 /// The verdict of the path globs on a file, worked out once.
 #[inline(always)]
-pub(crate) fn selected(file: *mut OpenFile, object: &Object) -> bool {
+fn selected(file: *mut OpenFile, object: &Object) -> bool {
     if config!(path_filter) == 0 {
         return true;
     }
@@ -77,101 +140,90 @@ pub(crate) fn selected(file: *mut OpenFile, object: &Object) -> bool {
     }
 }
 
-/// Tells the agent of a file it does not know yet. Whether it knows it now.
+/// Tells the agent of a file it does not know yet.
 #[inline(always)]
-pub(crate) fn announce(file: *mut OpenFile, object: &Object) -> bool {
+fn announce(file: *mut OpenFile, object: &Object) {
     // SAFETY: a map value; should two CPUs announce at once, the agent takes the second as the same.
-    let file = unsafe { &mut *file };
-    if file.announced != 0 {
-        return true;
+    if unsafe { (*file).announced } != 0 {
+        return;
     }
     let address = FileAddress(object.file);
     let known = path::known(address.place());
     let task = Task::current();
     let (tgid, tid) = kernel::current_ids();
-    let comm = task.comm();
-    let record = FileRecord {
-        header: RecordHeader { kind: RecordKind::File as u16, detail: 0, len: size_of::<FileRecord>() as u32 },
-        file_id: file.id,
-        path_id: known.id,
-        opened_ns: file.opened_ns,
-        ino: object.ino,
-        cgroup: task.cgroup(),
-        tgid,
-        tid,
-        dev: object.dev,
-        open_flags: address.flags(),
-        mode: object.mode as u16,
-        path: known.state as u16,
-        reserved: 0,
-        comm: kernel::comm_bytes(comm),
-    };
-    if emit::file(&record) {
-        file.announced = 1;
-        return true;
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: scratch of this CPU and a map value.
+    unsafe {
+        (*scratch).file_record.header =
+            RecordHeader { kind: RecordKind::File as u16, detail: 0, len: size_of::<FileRecord>() as u32 };
+        (*scratch).file_record.file_id = (*file).id;
+        (*scratch).file_record.path_id = known.id;
+        (*scratch).file_record.opened_ns = (*file).opened_ns;
+        (*scratch).file_record.ino = object.ino;
+        (*scratch).file_record.cgroup = task.cgroup();
+        (*scratch).file_record.tgid = tgid;
+        (*scratch).file_record.tid = tid;
+        (*scratch).file_record.dev = object.dev;
+        (*scratch).file_record.open_flags = address.flags();
+        (*scratch).file_record.mode = object.mode as u16;
+        (*scratch).file_record.path = known.state as u16;
+        (*scratch).file_record.reserved = 0;
+        (*scratch).file_record.comm = kernel::comm_bytes(task.comm());
+        if emit::file(&(*scratch).file_record) {
+            (*file).announced = 1;
+        }
     }
-    false
 }
 
 /// One more operation on a file.
 #[inline(always)]
-pub(crate) fn add_to_totals(
-    file: *mut OpenFile,
-    direction: u16,
-    bytes: u64,
-    failed: bool,
-    start_ns: u64,
-    duration_ns: u64,
-) {
+fn add_to_totals(file: *mut OpenFile, done: &Done, flags: u32) {
     // SAFETY: a map value; sums are atomic, the two marks below may lose a race between two calls that end together.
     let totals = unsafe { &mut (*file).totals };
     add(&raw mut totals.operations, 1);
-    add(&raw mut totals.duration_ns, duration_ns);
-    if failed {
+    add(&raw mut totals.duration_ns, done.duration_ns);
+    if done.errno != 0 {
         add(&raw mut totals.errors, 1);
     }
-    if direction & READ != 0 {
+    if flags & u32::from(READ) != 0 {
         add(&raw mut totals.reads, 1);
-        add(&raw mut totals.bytes_read, bytes);
+        add(&raw mut totals.bytes_read, done.bytes);
     }
-    if direction & WRITTEN != 0 {
+    if flags & u32::from(WRITTEN) != 0 {
         add(&raw mut totals.writes, 1);
-        add(&raw mut totals.bytes_written, bytes);
+        add(&raw mut totals.bytes_written, done.bytes);
     }
-    if totals.max_ns < duration_ns {
-        totals.max_ns = duration_ns;
+    if totals.max_ns < done.duration_ns {
+        totals.max_ns = done.duration_ns;
     }
-    totals.last_ns = start_ns + duration_ns;
+    totals.last_ns = done.start_ns + done.duration_ns;
 }
 
 /// Ends a followed file: only the one whose removal succeeds tells the agent.
-#[inline(always)]
-pub(crate) fn end(address: u64, kind: CloseKind) {
-    let Some(file) = FILES.get_ptr(address) else { return };
-    // SAFETY: a map value; copied before the removal.
-    let file = unsafe { &*file };
-    let announced = file.announced != 0;
-    let record = CloseRecord {
-        header: RecordHeader {
-            kind: RecordKind::Close as u16,
-            detail: kind as u16,
-            len: size_of::<CloseRecord>() as u32,
-        },
-        file_id: file.id,
-        closed_ns: kernel::now_ns(),
-        totals: file.totals,
-    };
-    if FILES.remove(address).is_ok() && announced {
-        emit::close(&record);
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_end(address: u64, kind: u32) -> u64 {
+    let (Some(file), Some(scratch)) = (FILES.get_ptr(address), SCRATCH.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: a map value, copied before the removal, and scratch of this CPU.
+    unsafe {
+        let announced = (*file).announced != 0;
+        (*scratch).close_record.header =
+            RecordHeader { kind: RecordKind::Close as u16, detail: kind as u16, len: size_of::<CloseRecord>() as u32 };
+        (*scratch).close_record.file_id = (*file).id;
+        (*scratch).close_record.closed_ns = kernel::now_ns();
+        (*scratch).close_record.totals = (*file).totals;
+        if FILES.remove(address).is_ok() && announced {
+            emit::close(&(*scratch).close_record);
+        }
     }
+    1
 }
 
 /// Ends a file whose last reference is gone.
-#[inline(always)]
-pub(crate) fn end_if_dead(address: u64, kind: CloseKind) {
-    if address != 0 && FileAddress(address).is_dead() {
-        end(address, kind);
-    }
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_end_if_dead(address: u64) -> u64 {
+    if FileAddress(address).is_dead() { fsi_end(address, CloseKind::Closed as u32) } else { 0 }
 }
 
 /// A walk over a descriptor table.
@@ -189,7 +241,7 @@ unsafe extern "C" fn at_exit(descriptor: u32, table: *mut Table) -> i64 {
     }
     let address = kernel::read::<u64>(table.array, descriptor as usize * 8).unwrap_or(0);
     if address != 0 && FileAddress(address).has_one_reference() {
-        end(address, CloseKind::Exit);
+        fsi_end(address, CloseKind::Exit as u32);
     }
     0
 }
@@ -219,7 +271,7 @@ unsafe extern "C" fn sweep_one(
     let (address, inode, dentry) = unsafe { (*address, (*file).inode, (*file).dentry) };
     let now = FileAddress(address);
     if now.is_dead() || now.inode() != inode || now.dentry() != dentry {
-        end(address, CloseKind::Unseen);
+        fsi_end(address, CloseKind::Unseen as u32);
     }
     0
 }

@@ -5,13 +5,13 @@ use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use fsi_common::glob::{Automaton, Positions};
+use fsi_common::glob::Positions;
 use fsi_common::probe_config::Select;
 use fsi_common::record::PATH_MAX;
 
 use crate::kernel::{self, Task, config};
 use crate::maps::{AGENT, CGROUP_VERDICTS, CGROUPS, GLOBS, SCRATCH, TASKS, count};
-use crate::state::{HEADROOM, SELECTED, TaskState};
+use crate::state::{GlobRun, HEADROOM, SELECTED, TaskState};
 use fsi_common::loss::Counter;
 
 const PATH_GLOBS: u32 = 0;
@@ -81,81 +81,32 @@ fn comm_selected(task: Task, state: &mut TaskState) -> bool {
     let comm = task.comm();
     if state.comm_verdict == 0 || state.comm != comm {
         state.comm = comm;
-        state.comm_verdict = if name_matches(comm[0], comm[1]) { 1 } else { 2 };
+        state.comm_verdict = if fsi_name_selected(comm[0], comm[1]) != 0 { 1 } else { 2 };
     }
     state.comm_verdict == 1
 }
 
+/// What the globs say to a command name, given as two words.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn name_matches(low: u64, high: u64) -> bool {
-    let Some(globs) = GLOBS.get(NAME_GLOBS) else { return true };
-    let mut run =
-        Run { positions: globs.begin(), words: [low, high], at: 0, length: 16, glob: NAME_GLOBS, ..Run::START };
+pub(crate) extern "C" fn fsi_name_selected(low: u64, high: u64) -> u64 {
+    let Some(globs) = GLOBS.get(NAME_GLOBS) else { return 1 };
+    let mut run = NameRun { positions: [0; 4], words: [low, high] };
+    globs.begin(&mut run.positions);
     // SAFETY: the callback takes what is passed here, and the loop is over before `run` goes out of scope.
     unsafe { bpf_loop(16, name_byte as *mut c_void, addr_of_mut!(run).cast(), 0) };
-    globs.selected(run.positions)
+    u64::from(globs.selected(&run.positions))
 }
 
-/// Globs running over bytes.
+/// Globs running over a command name.
 #[repr(C)]
-struct Run {
+struct NameRun {
     positions: Positions,
-    /// A command name.
     words: [u64; 2],
-    /// Index of the first byte in its buffer.
-    at: u64,
-    length: u64,
-    glob: u32,
-    /// A slash waits for what follows: the last one of a path says nothing.
-    pending_slash: u32,
-    /// A dot after a slash waits: `/./` says nothing.
-    pending_dot: u32,
-    /// Something was there.
-    any: u32,
-    /// The bytes are a name given by the process, not a walked path.
-    in_names: u32,
 }
 
-impl Run {
-    const START: Self = Self {
-        positions: [0; 4],
-        words: [0; 2],
-        at: 0,
-        length: 0,
-        glob: PATH_GLOBS,
-        pending_slash: 0,
-        pending_dot: 0,
-        any: 0,
-        in_names: 0,
-    };
-
-    /// One byte of a path; doubled slashes, `/./` and a slash at the end say nothing.
-    #[inline(always)]
-    fn path_byte(&mut self, globs: &Automaton, byte: u8) {
-        if byte == b'/' {
-            self.pending_slash = 1;
-            self.pending_dot = 0;
-            return;
-        }
-        if self.pending_slash != 0 {
-            if byte == b'.' && self.pending_dot == 0 {
-                self.pending_dot = 1;
-                return;
-            }
-            self.positions = globs.advance(self.positions, b'/');
-            if self.pending_dot != 0 {
-                self.positions = globs.advance(self.positions, b'.');
-            }
-            self.pending_slash = 0;
-            self.pending_dot = 0;
-        }
-        self.positions = globs.advance(self.positions, byte);
-        self.any = 1;
-    }
-}
-
-unsafe extern "C" fn name_byte(index: u32, run: *mut Run) -> i64 {
-    // SAFETY: bpf_loop hands through the pointer to the caller's Run.
+unsafe extern "C" fn name_byte(index: u32, run: *mut NameRun) -> i64 {
+    // SAFETY: bpf_loop hands through the pointer to the caller's NameRun.
     let run = unsafe { &mut *run };
     let Some(globs) = GLOBS.get(NAME_GLOBS) else { return 1 };
     let word = if index < 8 { run.words[0] } else { run.words[1] };
@@ -163,58 +114,101 @@ unsafe extern "C" fn name_byte(index: u32, run: *mut Run) -> i64 {
     if byte == 0 {
         return 1;
     }
-    run.positions = globs.advance(run.positions, byte);
+    globs.advance(&mut run.positions, byte);
     0
 }
 
-unsafe extern "C" fn path_byte(index: u32, run: *mut Run) -> i64 {
-    // SAFETY: bpf_loop hands through the pointer to the caller's Run.
-    let run = unsafe { &mut *run };
-    if u64::from(index) >= run.length {
-        return 1;
+/// One byte more for the run over a path.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fsi_glob_step(byte: u32) -> u64 {
+    let Some(globs) = GLOBS.get(PATH_GLOBS) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: scratch of this CPU.
+    let run = unsafe { &mut (*scratch).globs };
+    globs.advance(&mut run.positions, byte as u8);
+    0
+}
+
+/// One byte of a path; doubled slashes, `/./` and a slash at the end say nothing.
+#[inline(always)]
+fn take_path_byte(run: &mut GlobRun, byte: u8) {
+    if byte == b'/' {
+        run.pending_slash = 1;
+        run.pending_dot = 0;
+        return;
     }
-    let (Some(globs), Some(scratch)) = (GLOBS.get(PATH_GLOBS), SCRATCH.get_ptr(0)) else { return 1 };
-    // SAFETY: the masks keep both indices inside their buffers.
-    let byte = unsafe {
-        if run.in_names == 0 {
+    if run.pending_slash != 0 {
+        if byte == b'.' && run.pending_dot == 0 {
+            run.pending_dot = 1;
+            return;
+        }
+        fsi_glob_step(u32::from(b'/'));
+        if run.pending_dot != 0 {
+            fsi_glob_step(u32::from(b'.'));
+        }
+        run.pending_slash = 0;
+        run.pending_dot = 0;
+    }
+    fsi_glob_step(u32::from(byte));
+    run.any = 1;
+}
+
+unsafe extern "C" fn path_byte(index: u32, _context: *mut c_void) -> i64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: scratch of this CPU; the masks keep both indices inside their buffers.
+    unsafe {
+        let run = &mut (*scratch).globs;
+        if u64::from(index) >= run.length {
+            return 1;
+        }
+        let byte = if run.in_names == 0 {
             let at = HEADROOM as u64 + ((run.at + u64::from(index)) & (PATH_MAX as u64 - 1));
             *core::ptr::addr_of!((*scratch).path).cast::<u8>().add(at as usize)
         } else {
             let at = (run.at + u64::from(index)) & (2 * PATH_MAX as u64 - 1);
             *core::ptr::addr_of!((*scratch).names).cast::<u8>().add(at as usize)
-        }
-    };
-    run.path_byte(globs, byte);
+        };
+        take_path_byte(run, byte);
+    }
     0
 }
 
 /// The verdict on the walked path at the end of `scratch.path`.
 #[inline(always)]
 pub(crate) fn path_selected(length: u64) -> bool {
-    names_selected(length, 0, 0)
+    fsi_globs_select(length, 0, 0) != 0
 }
 
 /// The verdict on a walked path of that length, a slash, and a name of that place in `scratch.names`. No name: the path alone;
 /// no walked path: the name alone.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn names_selected(walked: u64, name_at: u64, name_length: u64) -> bool {
-    let Some(globs) = GLOBS.get(PATH_GLOBS) else { return true };
-    let mut run = Run { positions: globs.begin(), ..Run::START };
-    let pointer = addr_of_mut!(run).cast::<c_void>();
-    run.at = (PATH_MAX as u64 - walked) & (PATH_MAX as u64 - 1);
-    run.length = walked;
-    // SAFETY: the callback takes what is passed here, and the loops are over before `run` goes out of scope.
-    unsafe { bpf_loop(PATH_MAX as u32, path_byte as *mut c_void, pointer, 0) };
-    if name_length != 0 {
-        run.path_byte(globs, b'/');
-        run.in_names = 1;
-        run.at = name_at;
-        run.length = name_length;
-        // SAFETY: as above.
-        unsafe { bpf_loop(PATH_MAX as u32, path_byte as *mut c_void, pointer, 0) };
+pub(crate) extern "C" fn fsi_globs_select(walked: u64, name_at: u64, name_length: u64) -> u64 {
+    let Some(globs) = GLOBS.get(PATH_GLOBS) else { return 1 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: scratch of this CPU; the callbacks find their run there.
+    unsafe {
+        let run = &mut (*scratch).globs;
+        globs.begin(&mut run.positions);
+        run.at = (PATH_MAX as u64 - walked) & (PATH_MAX as u64 - 1);
+        run.length = walked;
+        run.pending_slash = 0;
+        run.pending_dot = 0;
+        run.any = 0;
+        run.in_names = 0;
+        bpf_loop(PATH_MAX as u32, path_byte as *mut c_void, core::ptr::null_mut(), 0);
+        if name_length != 0 {
+            let run = &mut (*scratch).globs;
+            take_path_byte(run, b'/');
+            run.in_names = 1;
+            run.at = name_at;
+            run.length = name_length;
+            bpf_loop(PATH_MAX as u32, path_byte as *mut c_void, core::ptr::null_mut(), 0);
+        }
+        if (*scratch).globs.any == 0 {
+            fsi_glob_step(u32::from(b'/'));
+        }
+        u64::from(globs.selected(&(*scratch).globs.positions))
     }
-    if run.any == 0 {
-        run.positions = globs.advance(run.positions, b'/');
-    }
-    globs.selected(run.positions)
 }

@@ -32,7 +32,7 @@ pub(crate) static AGGREGATES: PerCpuHashMap<AggregateKey, AggregateValue, 65536,
 
 /// Followed open files by the address of their `struct file`. Full: [`Counter::FilesFull`].
 #[btf_map]
-pub(crate) static FILES: HashMap<u64, OpenFile, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub(crate) static FILES: HashMap<u64, OpenFile, 65536> = HashMap::new();
 
 /// Resolved paths, a direct-mapped cache per CPU: a new path takes the slot of an older one.
 #[btf_map]
@@ -128,19 +128,20 @@ pub(crate) fn paths_moved() {
     }
 }
 
-/// Adds to this CPU's aggregate of a key; false where there is no room for a new key.
+/// Adds an operation to this CPU's aggregate of a key; false where there is no room for a new key.
 #[inline(always)]
-pub(crate) fn add_aggregate(key: &AggregateKey, value: &AggregateValue) -> bool {
+pub(crate) fn add_aggregate(key: &AggregateKey, bytes: u64, duration_ns: u64) -> bool {
     if let Some(cell) = AGGREGATES.get_ptr_mut(key) {
         // SAFETY: a per-CPU value, and programs do not preempt each other on a CPU.
         let cell = unsafe { &mut *cell };
-        cell.count += value.count;
-        cell.bytes += value.bytes;
-        cell.duration_ns += value.duration_ns;
-        if cell.max_ns < value.max_ns {
-            cell.max_ns = value.max_ns;
+        cell.count += 1;
+        cell.bytes += bytes;
+        cell.duration_ns += duration_ns;
+        if cell.max_ns < duration_ns {
+            cell.max_ns = duration_ns;
         }
         return true;
     }
-    AGGREGATES.insert(key, value, 0).is_ok()
+    let first = AggregateValue { count: 1, bytes, duration_ns, max_ns: duration_ns };
+    AGGREGATES.insert(key, &first, 0).is_ok()
 }

@@ -28,27 +28,14 @@ pub(crate) struct KnownPath {
     pub(crate) selected: bool,
 }
 
-/// A walk under way.
-#[repr(C)]
-struct Walk {
-    dentry: u64,
-    mnt: u64,
-    mount_root: u64,
-    root_dentry: u64,
-    root_mnt: u64,
-    /// Bytes of path so far.
-    length: u64,
-    state: u64,
-}
-
 /// More components than any path has that fits.
 const STEPS: u32 = 4096;
 
 /// One component, or one hop to the mount above. 0: go on; 1: done, `state` says how.
-unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: bpf_loop hands through the pointer to the caller's Walk.
-    let walk = unsafe { &mut *walk };
+unsafe extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: scratch of this CPU; the path is another part of it than the walk.
+    let walk = unsafe { &mut (*scratch).walk };
     if walk.dentry == walk.root_dentry && walk.mnt == walk.root_mnt {
         walk.state = PathState::Resolved as u64;
         return 1;
@@ -101,18 +88,20 @@ unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
 #[inline(never)]
 pub(crate) extern "C" fn fsi_walk(dentry: u64, mnt: u64) -> u64 {
     let root = Task::current().root();
-    let mut walk = Walk {
-        dentry,
-        mnt,
-        mount_root: Mount::root(mnt),
-        root_dentry: root.dentry,
-        root_mnt: root.mnt,
-        length: 0,
-        state: PathState::TooLong as u64,
-    };
-    // SAFETY: the callback takes what is passed here, and the loop is over before `walk` goes out of scope.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, addr_of_mut!(walk).cast(), 0) };
-    (walk.length & 0x1fff) | walk.state << 16
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return PathState::Lost as u64 };
+    // SAFETY: scratch of this CPU; the callback finds its walk there.
+    unsafe {
+        let walk = &mut (*scratch).walk;
+        walk.dentry = dentry;
+        walk.mnt = mnt;
+        walk.mount_root = Mount::root(mnt);
+        walk.root_dentry = root.dentry;
+        walk.root_mnt = root.mnt;
+        walk.length = 0;
+        walk.state = PathState::TooLong as u64;
+        bpf_loop(STEPS, step as *mut c_void, core::ptr::null_mut(), 0);
+        ((*scratch).walk.length & 0x1fff) | (*scratch).walk.state << 16
+    }
 }
 
 /// Where a path of that length starts in `scratch.path`.
@@ -141,30 +130,22 @@ fn slot_of(place: Place, root: Place) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn fsi_resolve(dentry: u64, mnt: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return PathState::Lost as u64 };
-    // SAFETY: scratch of this CPU.
-    let known = unsafe { &mut (*scratch).known_path };
-    *known = 0;
-    let place = Place { dentry, mnt };
     let root = Task::current().root();
-    let index = slot_of(place, root);
+    let index = slot_of(Place { dentry, mnt }, root);
     let Some(slot) = PATHS.get_ptr_mut(index) else { return PathState::Lost as u64 };
-    // SAFETY: a slot of this CPU, and programs do not preempt each other on a CPU.
-    let slot: &mut PathSlot = unsafe { &mut *slot };
-    let Some(name) = Dentry::read(place.dentry) else { return PathState::Race as u64 };
-    let ino = Dentry::ino(place.dentry);
-    let generation = generation();
-    // Without branches: each would be another way for the verifier to follow through all that comes after.
-    let difference = (slot.dentry ^ dentry)
-        | (slot.mnt ^ mnt)
-        | (slot.root_dentry ^ root.dentry)
-        | (slot.root_mnt ^ root.mnt)
-        | (slot.parent ^ name.parent)
-        | (slot.hash_len ^ name.hash_len)
-        | (slot.ino ^ ino)
-        | (slot.generation ^ generation)
-        | u64::from(slot.id == 0);
-    let same = difference == 0;
-    if same {
+    // SAFETY: scratch and a slot of this CPU, and programs do not preempt each other on a CPU.
+    let (slot, wanted, known) = unsafe { (&mut *slot, &mut (*scratch).wanted_path, &mut (*scratch).known_path) };
+    *known = 0;
+    let Some(name) = Dentry::read(dentry) else { return PathState::Race as u64 };
+    wanted.dentry = dentry;
+    wanted.mnt = mnt;
+    wanted.root_dentry = root.dentry;
+    wanted.root_mnt = root.mnt;
+    wanted.parent = name.parent;
+    wanted.hash_len = name.hash_len;
+    wanted.ino = Dentry::ino(dentry);
+    wanted.generation = generation();
+    if is_same(slot, wanted) {
         *known = slot.id;
         return u64::from(slot.state) | u64::from(slot.verdict) << 8;
     }
@@ -185,21 +166,35 @@ pub(crate) extern "C" fn fsi_resolve(dentry: u64, mnt: u64) -> u64 {
         count(Counter::RingPath, 1);
         return PathState::Lost as u64 | verdict << 8;
     }
-    *slot = PathSlot {
-        id,
-        dentry: place.dentry,
-        mnt: place.mnt,
-        root_dentry: root.dentry,
-        root_mnt: root.mnt,
-        parent: name.parent,
-        hash_len: name.hash_len,
-        ino,
-        generation,
-        state: state as u32,
-        verdict: verdict as u32,
-    };
+    slot.dentry = wanted.dentry;
+    slot.mnt = wanted.mnt;
+    slot.root_dentry = wanted.root_dentry;
+    slot.root_mnt = wanted.root_mnt;
+    slot.parent = wanted.parent;
+    slot.hash_len = wanted.hash_len;
+    slot.ino = wanted.ino;
+    slot.generation = wanted.generation;
+    slot.state = state as u32;
+    slot.verdict = verdict as u32;
+    slot.id = id;
     *known = id;
     state | verdict << 8
+}
+
+/// Whether a slot holds the path of that object. Without branches: each would be another way for the verifier to follow through
+/// all that comes after.
+#[inline(always)]
+fn is_same(slot: &PathSlot, wanted: &PathSlot) -> bool {
+    let difference = (slot.dentry ^ wanted.dentry)
+        | (slot.mnt ^ wanted.mnt)
+        | (slot.root_dentry ^ wanted.root_dentry)
+        | (slot.root_mnt ^ wanted.root_mnt)
+        | (slot.parent ^ wanted.parent)
+        | (slot.hash_len ^ wanted.hash_len)
+        | (slot.ino ^ wanted.ino)
+        | (slot.generation ^ wanted.generation)
+        | u64::from(slot.id == 0);
+    difference == 0
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! What the maps hold between two programs.
 
+use fsi_common::glob::Positions;
 use fsi_common::probe_config::NEAR_BYTES;
-use fsi_common::record::{FileTotals, OpRecord, PATH_MAX};
+use fsi_common::record::{CloseRecord, FileRecord, FileTotals, OpRecord, PATH_MAX};
 
 /// The task is looked at.
 pub(crate) const SELECTED: u32 = 1;
@@ -91,15 +92,85 @@ pub(crate) struct PathSlot {
 /// Room in front of a path for the header of its record.
 pub(crate) const HEADROOM: usize = 64;
 
+/// A path walk under way.
+#[repr(C)]
+pub(crate) struct Walk {
+    pub(crate) dentry: u64,
+    pub(crate) mnt: u64,
+    /// Root dentry of the mount it is in.
+    pub(crate) mount_root: u64,
+    pub(crate) root_dentry: u64,
+    pub(crate) root_mnt: u64,
+    /// Bytes of path so far.
+    pub(crate) length: u64,
+    /// [`fsi_common::record::PathState`]
+    pub(crate) state: u64,
+}
+
+/// Globs running over the bytes of a path.
+#[repr(C)]
+pub(crate) struct GlobRun {
+    pub(crate) positions: Positions,
+    /// Index of the first byte in its buffer, and how many there are.
+    pub(crate) at: u64,
+    pub(crate) length: u64,
+    /// A slash waits for what follows: the last one of a path says nothing.
+    pub(crate) pending_slash: u32,
+    /// A dot after a slash waits: `/./` says nothing.
+    pub(crate) pending_dot: u32,
+    /// Something was there.
+    pub(crate) any: u32,
+    /// The bytes are a name given by the process, not a walked path.
+    pub(crate) in_names: u32,
+}
+
+/// The operation that is over and under report.
+#[repr(C)]
+pub(crate) struct Done {
+    pub(crate) number: u64,
+    /// [`fsi_common::syscall::Call`]
+    pub(crate) call: u64,
+    pub(crate) ret: i64,
+    pub(crate) start_ns: u64,
+    pub(crate) duration_ns: u64,
+    pub(crate) bytes: u64,
+    pub(crate) cgroup: u64,
+    pub(crate) object: Object,
+    /// Ids of the announced files; 0: none.
+    pub(crate) file_id: u64,
+    pub(crate) file2_id: u64,
+    /// Code of the operation.
+    pub(crate) op: u32,
+    pub(crate) errno: u32,
+    /// Created, read, written.
+    pub(crate) flags: u32,
+    /// 1: the names below were read.
+    pub(crate) has_names: u32,
+    /// Lengths and states of the two names in `Scratch::names`.
+    pub(crate) name1: u64,
+    pub(crate) name2: u64,
+    pub(crate) state1: u32,
+    pub(crate) state2: u32,
+}
+
 /// What [`fsi_common::probe_config::NEAR_BYTES`] are in words.
 pub(crate) const NEAR_WORDS: usize = NEAR_BYTES as usize / 8;
 
 /// Where records are put together; one per CPU.
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// First, so that its address is the scratch's: older verifiers allow no arithmetic before the check for null.
+    pub(crate) done: Done,
     /// Sequence of path ids and of file ids of this CPU.
     pub(crate) path_sequence: u64,
     pub(crate) file_sequence: u64,
+    /// Work of `path` and `filter`, here because the stack is short.
+    pub(crate) wanted_path: PathSlot,
+    pub(crate) walk: Walk,
+    pub(crate) globs: GlobRun,
+    /// Records on their way.
+    pub(crate) file_record: FileRecord,
+    pub(crate) close_record: CloseRecord,
     /// Id of the path that was resolved last.
     pub(crate) known_path: u64,
     /// The first fields of the structure that was read last.

@@ -75,8 +75,12 @@ pub fn compile(list: &GlobList, style: GlobStyle) -> Result<Box<Automaton>, Glob
 /// Runs an automaton over a whole path or name, as the kernel does.
 #[must_use]
 pub fn matches(automaton: &Automaton, bytes: &[u8]) -> bool {
-    let state = bytes.iter().fold(automaton.begin(), |state, byte| automaton.advance(state, *byte));
-    automaton.selected(state)
+    let mut state = [0; WORDS];
+    automaton.begin(&mut state);
+    for byte in bytes {
+        automaton.advance(&mut state, *byte);
+    }
+    automaton.selected(&state)
 }
 
 #[derive(Clone, Copy)]
