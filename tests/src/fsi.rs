@@ -42,10 +42,11 @@ fn target_directory() -> PathBuf {
     deps.parent().expect("which is in target").to_owned()
 }
 
-/// `fsi` with arguments, its stdin empty, both its outputs kept.
+/// `fsi` with arguments, its stdin empty. Cargo's library path, which every program would search, is taken away.
 pub fn fsi<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(binary());
-    command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command.args(arguments).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env("LC_ALL", "C").env_remove("LD_LIBRARY_PATH");
     command
 }
 

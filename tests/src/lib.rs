@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
+pub mod cgroup;
 pub mod counts;
 pub mod eventually;
 pub mod fidelity;
@@ -13,5 +14,6 @@ pub mod loaded;
 pub mod need;
 pub mod observe;
 pub mod prom;
+pub mod served;
 pub mod spans;
 pub mod strace;

@@ -27,11 +27,16 @@ impl Need<'_> {
 
 /// Whether all is there; otherwise says which test is skipped for what.
 #[must_use]
-#[expect(clippy::print_stdout, reason = "the line is how a skipped test is told from a passed one")]
 pub fn has(needs: &[Need<'_>]) -> bool {
     let Some(reason) = needs.iter().find_map(|need| need.missing()) else { return true };
-    println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("a test"));
+    skip(&reason);
     false
+}
+
+/// Says that the test that calls is skipped.
+#[expect(clippy::print_stdout, reason = "the line is how a skipped test is told from a passed one")]
+pub fn skip(reason: &str) {
+    println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("a test"));
 }
 
 fn is_root() -> bool {
