@@ -26,6 +26,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, PerCpuH
 use aya::programs::Iter;
 use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
+use fsi_common::record::{FileTotals, OpenFile};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use rustix::thread::gettid;
 
@@ -46,6 +47,9 @@ impl std::fmt::Debug for Probe {
         f.debug_struct("Probe").field("programs", &self.ebpf.programs().count()).finish_non_exhaustive()
     }
 }
+
+/// Most records that one [`Probe::drain`] hands on.
+pub const DRAIN_RECORDS: usize = 65_536;
 
 /// Size of the kernel side's `TaskState`; the kernel refuses another.
 const TASK_STATE_BYTES: usize = 144;
@@ -86,10 +90,13 @@ impl Probe {
         child.map_err(ProbeError::Spawn)
     }
 
-    /// Hands on every record that is in the ring now; their number.
+    /// Hands on records that are in the ring now, at most [`DRAIN_RECORDS`], so that writers that keep up with us cannot hold us
+    /// here; their number, 0 when the ring is empty.
     pub fn drain(&mut self, on_record: &mut dyn FnMut(&[u8])) -> usize {
         let mut records = 0;
-        while let Some(record) = self.ring.next() {
+        while records < DRAIN_RECORDS
+            && let Some(record) = self.ring.next()
+        {
             on_record(&record);
             records += 1;
         }
@@ -131,6 +138,24 @@ impl Probe {
     /// Finds open files that ended unseen; their records come through [`Probe::drain`].
     pub fn sweep(&mut self) -> Result<(), ProbeError> {
         self.visit_tasks()
+    }
+
+    /// Detaches from the system calls: from here on nothing more is counted or told, and the numbers add up.
+    pub fn stop(&mut self) -> Result<(), ProbeError> {
+        loader::detach_calls(&mut self.ebpf)
+    }
+
+    /// The followed files that are open now: their ids and what was done through them so far.
+    pub fn open_files(&self) -> Result<Vec<(u64, FileTotals)>, ProbeError> {
+        let map: BpfHashMap<_, u64, OpenFile> = BpfHashMap::try_from(self.map("FILES")?)?;
+        let mut files = HashMap::new();
+        for address in map.keys() {
+            // A file that is closed meanwhile has sent its record.
+            if let Ok(file) = map.get(&address?, 0) {
+                files.insert(file.id, file.totals);
+            }
+        }
+        Ok(files.into_iter().collect())
     }
 
     fn map(&self, name: &'static str) -> Result<&Map, ProbeError> {

@@ -4,6 +4,7 @@
 use crate::aggregate::{AggregateKey, AggregateValue};
 use crate::glob::Automaton;
 use crate::probe_config::{Offsets, ProbeConfig};
+use crate::record::OpenFile;
 
 // SAFETY: repr(C), two u64-aligned halves of integers, no padding (zerocopy::IntoBytes proves it); any bytes are valid.
 unsafe impl aya::Pod for AggregateKey {}
@@ -15,3 +16,5 @@ unsafe impl aya::Pod for Automaton {}
 unsafe impl aya::Pod for ProbeConfig {}
 // SAFETY: repr(C), u32 fields only; any bytes are valid.
 unsafe impl aya::Pod for Offsets {}
+// SAFETY: repr(C), u64 fields and two u32 side by side, no padding (zerocopy::IntoBytes proves it); any bytes are valid.
+unsafe impl aya::Pod for OpenFile {}

@@ -220,6 +220,28 @@ pub struct FileTotals {
     pub last_ns: u64,
 }
 
+/// An open file that is followed, as the map `FILES` holds it under the address of its `struct file`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct OpenFile {
+    pub id: u64,
+    /// Address of the inode: another one means that the `struct file` was used again.
+    pub inode: u64,
+    /// Address of the dentry, for the same reason.
+    pub dentry: u64,
+    /// 1: the agent knows it.
+    pub announced: u32,
+    /// Verdict of the path globs: 1 selected, 2 refused.
+    pub verdict: u32,
+    /// Start of its open; 0: before we looked.
+    pub opened_ns: u64,
+    pub totals: FileTotals,
+}
+
 impl FileTotals {
     /// Nothing yet.
     pub const ZERO: Self = Self {

@@ -19,42 +19,44 @@ const O_CREAT: u64 = 0o100;
 /// Results between this and 0 are errnos.
 const MAX_ERRNO: i64 = 4095;
 
-/// Ends the call in flight.
+/// Ends the call in flight; the operation that it turned out to be, if it is told of.
 ///
 /// The work is cut into global functions, in the sense of the verifier, that hand the operation on in the scratch of this CPU:
 /// each is verified once, and the stack of each is small.
 #[inline(always)]
-pub(crate) fn on_exit(registers: Registers, ret: i64) {
+pub(crate) fn on_exit(registers: Registers, ret: i64) -> Option<&'static Done> {
     let number = registers.number();
     let call = kernel::call_of(number);
     let shape = call.shape();
     if matches!(shape, Shape::None) {
-        return;
+        return None;
     }
     if call.does_move_paths() && ret >= 0 && moves_paths(call, registers) {
         maps::paths_moved();
     }
     if matches!(shape, Shape::Watch) {
-        return;
+        return None;
     }
     let task = Task::current();
-    let Some(state) = TASKS.get(task) else { return };
+    let Some(state) = TASKS.get(task) else { return None };
     if state.call != number as u32 + 1 {
-        return;
+        return None;
     }
     state.call = 0;
     let duration_ns = kernel::now_ns() - state.start_ns;
     let (file, file2) = (state.object.file, state.file2);
+    let mut told = None;
     if !matches!(shape, Shape::Replace) {
         if !finish(task, state, call, number, ret, duration_ns) {
-            return;
+            return None;
         }
-        report(call, file2);
+        told = report(call, file2);
     }
     let may_end_a_file = matches!(shape, Shape::Replace) || call.op() == OpKind::Close.code();
     if may_end_a_file && follows_files() && file != 0 {
         files::fsi_end_if_dead(file);
     }
+    told
 }
 
 /// unlinkat moves no path unless it removes a directory, whose address may then be another's.
@@ -131,6 +133,7 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     done.name2 = 0;
     done.state1 = 0;
     done.state2 = 0;
+    done.was_sent = 0;
     true
 }
 
@@ -143,20 +146,20 @@ pub(crate) fn done() -> Option<&'static mut Done> {
 
 /// Totals, metrics, event. What is counted does not depend on what is told.
 #[inline(always)]
-fn report(call: Call, file2: u64) {
-    let Some(done) = done() else { return };
+fn report(call: Call, file2: u64) -> Option<&'static Done> {
+    let done = done()?;
     let is_chosen = kernel::is_chosen(done.op as u16);
     let is_followed = follows_files() && done.object.file != 0;
     if is_followed {
         let is_open = u64::from(matches!(call.shape(), Shape::Open));
         if files::fsi_account(is_open | u64::from(is_chosen) << 1) == 0 {
-            return;
+            return None;
         }
     } else if config!(path_filter) != 0 && event::fsi_names_selected() == 0 {
-        return;
+        return None;
     }
     if !is_chosen {
-        return;
+        return None;
     }
     if is_followed && file2 != 0 {
         files::fsi_account_target(file2);
@@ -164,15 +167,16 @@ fn report(call: Call, file2: u64) {
     count(Counter::Seen, 1);
     fsi_aggregate();
     if config!(events) == 0 {
-        return;
+        return Some(done);
     }
     if wanted(done) {
         done.file_id = files::fsi_announce(done.object.file, 1);
         done.file2_id = files::fsi_announce(file2, 0);
-        event::fsi_send();
+        done.was_sent = event::fsi_send() as u32;
     } else {
         count(Counter::SampledOut, 1);
     }
+    Some(done)
 }
 
 /// Whether somebody asked for this event.

@@ -12,14 +12,14 @@ use aya_ebpf::helpers::generated::{bpf_for_each_map_elem, bpf_get_smp_processor_
 use fsi_common::aggregate::{READ, WRITTEN};
 use fsi_common::loss::Counter;
 use fsi_common::probe_config::FOLLOW_ALL;
-use fsi_common::record::{CloseKind, CloseRecord, FileRecord, FileTotals, RecordHeader, RecordKind};
+use fsi_common::record::{CloseKind, CloseRecord, FileRecord, FileTotals, OpenFile, RecordHeader, RecordKind};
 
 use crate::emit;
 use crate::exit;
 use crate::kernel::{self, FileAddress, Task, config};
 use crate::maps::{FILES, SCRATCH, count};
 use crate::path;
-use crate::state::{Done, Object, OpenFile};
+use crate::state::{Done, Object};
 
 /// Adds in memory that other CPUs add to as well.
 #[inline(always)]

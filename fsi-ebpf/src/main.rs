@@ -22,8 +22,9 @@ mod task;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::info;
 
-use crate::kernel::{Registers, Task};
+use crate::kernel::{Registers, Task, config};
 
 /// `sys_enter(struct pt_regs *regs, long id)`
 #[btf_tracepoint(function = "sys_enter")]
@@ -35,7 +36,20 @@ pub fn fsi_enter(context: BtfTracePointContext) -> i32 {
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
 pub fn fsi_exit(context: BtfTracePointContext) -> i32 {
-    exit::on_exit(Registers(context.arg(0)), context.arg(1));
+    let Some(told) = exit::on_exit(Registers(context.arg(0)), context.arg(1)) else { return 0 };
+    if config!(debug) != 0 {
+        // The log is for finding out why something is (not) seen: one line per operation under report.
+        info!(
+            &context,
+            "operation {} errno {} file {:x} device {:x} inode {} told {}",
+            told.op,
+            told.errno,
+            told.object.file,
+            told.object.dev,
+            told.object.ino,
+            told.was_sent
+        );
+    }
     0
 }
 

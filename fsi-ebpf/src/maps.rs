@@ -13,9 +13,10 @@ use aya_ebpf::macros::btf_map;
 use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::glob::Automaton;
 use fsi_common::loss::Counter;
+use fsi_common::record::OpenFile;
 
 use crate::kernel::Task;
-use crate::state::{OpenFile, PathSlot, Scratch, TaskState};
+use crate::state::{PathSlot, Scratch, TaskState};
 
 /// Slots of the path cache of one CPU.
 pub(crate) const PATH_SLOTS: u32 = 1024;

@@ -2,7 +2,7 @@
 
 use fsi_common::glob::Positions;
 use fsi_common::probe_config::NEAR_BYTES;
-use fsi_common::record::{CloseRecord, FileRecord, FileTotals, OpRecord, PATH_MAX};
+use fsi_common::record::{CloseRecord, FileRecord, OpRecord, OpenFile, PATH_MAX};
 
 /// The task is looked at.
 pub(crate) const SELECTED: u32 = 1;
@@ -47,24 +47,6 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) const NONE: Self = Self { file: 0, inode: 0, ino: 0, dev: 0, mode: 0 };
-}
-
-/// An open file that is followed.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct OpenFile {
-    pub(crate) id: u64,
-    /// Address of the inode: another one means that the `struct file` was used again.
-    pub(crate) inode: u64,
-    /// Address of the dentry, for the same reason.
-    pub(crate) dentry: u64,
-    /// 1: the agent knows it.
-    pub(crate) announced: u32,
-    /// Verdict of the path globs: 1 selected, 2 refused.
-    pub(crate) verdict: u32,
-    /// Start of its open; 0: before we looked.
-    pub(crate) opened_ns: u64,
-    pub(crate) totals: FileTotals,
 }
 
 /// A path that the agent has, and what it was resolved from.
@@ -151,6 +133,8 @@ pub(crate) struct Done {
     pub(crate) name2: u64,
     pub(crate) state1: u32,
     pub(crate) state2: u32,
+    /// 1: its event is in the ring.
+    pub(crate) was_sent: u32,
 }
 
 /// What [`fsi_common::probe_config::NEAR_BYTES`] are in words.

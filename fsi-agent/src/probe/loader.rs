@@ -94,6 +94,15 @@ pub(super) fn attach_calls(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
     attach(ebpf, &CALL_HOOKS)
 }
 
+/// Detaches them.
+pub(super) fn detach_calls(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
+    for (name, _) in CALL_HOOKS {
+        // An unloaded program is detached from everything.
+        tracepoint(ebpf, name)?.unload()?;
+    }
+    Ok(())
+}
+
 fn automaton(globs: &GlobList, style: GlobStyle) -> Result<Option<Box<Automaton>>, ProbeError> {
     if globs.include.is_empty() && globs.exclude.is_empty() {
         return Ok(None);
