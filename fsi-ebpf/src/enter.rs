@@ -18,6 +18,7 @@ use crate::state::{Object, TaskState};
 
 const MAP_ANONYMOUS: u64 = 0x20;
 const AT_EMPTY_PATH: u64 = 0x1000;
+const AT_FDCWD: i32 = -100;
 
 /// Looks at the call and, if it is an operation on a file of a selected task, notes it as in flight.
 #[inline(always)]
@@ -109,8 +110,10 @@ fn path(task: Task, call: Call, state: &mut TaskState) {
     let is_null = call.is_null_descriptor() && argument(state, call.path1()) == 0;
     if (may_be_empty || is_null) && call.dir1() != NO_ARGUMENT {
         let file = FileAddress(task.file(argument(state, call.dir1())));
-        // The address stays even when it is no file of ours: the exit then knows that the call is none of ours.
-        state.object = file.object().unwrap_or(Object { file: file.0, ..Object::NONE });
+        // Something stays there even when it is no file of ours, or no descriptor at all: the exit then knows that the call is
+        // none of ours. The working directory is no descriptor but a path.
+        let is_descriptor = argument(state, call.dir1()) as i32 != AT_FDCWD;
+        state.object = file.object().unwrap_or(Object { file: file.0 | u64::from(is_descriptor), ..Object::NONE });
     }
 }
 

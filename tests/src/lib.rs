@@ -1,1 +1,19 @@
-//! x
+//! Verbs for the tests that need a kernel; the cases are in `tests/`.
+//!
+//! `cargo test -p fsi-tests -- --test-threads=1` as root, or `cargo xtask test`. One at a time, because they count what the
+//! whole kernel does. A test whose means are missing prints `SKIPPED <name>: <reason>` and returns.
+#![forbid(unsafe_code)]
+#![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
+
+pub mod cgroup;
+pub mod counts;
+pub mod eventually;
+pub mod fidelity;
+pub mod fsi;
+pub mod loaded;
+pub mod need;
+pub mod observe;
+pub mod prom;
+pub mod served;
+pub mod spans;
+pub mod strace;

@@ -1,0 +1,43 @@
+//! A cgroup for one test, removed when it is over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::eventually::eventually;
+
+/// A cgroup directory of our own.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Below a hierarchy; nothing where there is none that can be written.
+    #[must_use]
+    pub fn below(hierarchy: &Path) -> Option<Self> {
+        let path = hierarchy.join(format!("fsi-tests-{}", std::process::id()));
+        let is_one = hierarchy.join("cgroup.procs").exists();
+        (is_one && fs::create_dir(&path).is_ok()).then_some(Self { path })
+    }
+
+    /// A cgroup in this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        fs::create_dir(&path).expect("a cgroup can hold others");
+        Self { path }
+    }
+
+    /// As an argument.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path.to_str().expect("a plain path")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A process that has just been waited for may still be counted in it.
+        eventually("the cgroup is empty", || fs::remove_dir(&self.path).is_ok());
+    }
+}

@@ -1,0 +1,70 @@
+//! The `fsi` under test: where it is, and how it is run.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The `fsi` under test: `$FSI_BIN`, or the one beside this test, which is then built first.
+///
+/// Cargo does not build another package's binary for a test, and `cargo test -p fsi-tests` must not test an old one.
+pub fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match env::var_os("FSI_BIN") {
+        Some(path) => path.into(),
+        None => built(),
+    })
+}
+
+fn built() -> PathBuf {
+    let directory = target_directory();
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "fsi-agent", "--bin", "fsi"]);
+    if directory.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    assert!(cargo.status().expect("cargo runs").success(), "fsi builds");
+    directory.join("fsi")
+}
+
+/// A helper binary of this package.
+#[must_use]
+pub fn load() -> PathBuf {
+    target_directory().join("fsi-test-load")
+}
+
+/// `target/<profile>`: this test stands in its `deps`.
+fn target_directory() -> PathBuf {
+    let test = env::current_exe().expect("this test has a path");
+    let deps = test.parent().expect("it is in a directory");
+    deps.parent().expect("which is in target").to_owned()
+}
+
+/// `fsi` with arguments, its stdin empty. Cargo's library path, which every program would search, is taken away.
+pub fn fsi<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env("LC_ALL", "C").env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+/// Runs a command to its end.
+#[must_use]
+pub fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = output(command);
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
+    output
+}
+
+/// Bytes as text.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
