@@ -22,7 +22,8 @@ pub fn program() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
     let tools = fs::read_dir(cache.join("fsi/tools")).ok()?.filter_map(Result::ok);
     let ours = tools.filter(|entry| entry.file_name().to_string_lossy().starts_with("otelcol-"));
-    let mut programs: Vec<_> = ours.flat_map(|entry| [entry.path().join("otelcol"), entry.path().join("bin/otelcol")]).collect();
+    let mut programs: Vec<_> =
+        ours.flat_map(|entry| [entry.path().join("otelcol"), entry.path().join("bin/otelcol")]).collect();
     programs.retain(|path| path.is_file());
     programs.pop()
 }
@@ -50,7 +51,8 @@ impl Collector {
         let directory = tempfile::tempdir().expect("a directory");
         let (grpc, http) = (free_port(), free_port());
         let config = directory.path().join("config.yaml");
-        fs::write(&config, configuration(grpc, http, &directory.path().join("spans").display().to_string())).expect("a file");
+        fs::write(&config, configuration(grpc, http, &directory.path().join("spans").display().to_string()))
+            .expect("a file");
         let mut command = Command::new(program);
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         let log = fs::File::create(directory.path().join("log")).expect("a file");

@@ -1,5 +1,6 @@
 //! Bad input and bad luck: one clear sentence or a counted loss; the command's exit code and its output are never touched.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs::{self, Permissions};
 use std::io::Write as _;
@@ -125,7 +126,10 @@ fn not_root() {
     let copy = directory.path().join("fsi");
     fs::copy(binary(), &copy).expect("a copy");
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).args(["observe", "--", "echo", "ran"]);
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&copy)
+        .args(["observe", "--", "echo", "ran"]);
     let sentence = one_sentence(&output(&mut command), 1);
     assert!(sentence.contains("root"), "{sentence}");
 }
@@ -147,7 +151,8 @@ fn exit_codes_are_passed_on() {
     if !has(&[Need::Probes]) {
         return;
     }
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+    {
         let output = output(fsi(["observe", "--", "sh", "-c", script]).stderr(Stdio::null()));
         assert_eq!(output.status.code(), Some(code), "{script}");
     }
@@ -178,10 +183,15 @@ fn the_smallest_ring_counts_what_it_loses() {
     if !has(&[Need::Probes]) {
         return;
     }
-    let observation = Observe::with(["--ring", "4KiB"]).run(["sh", "-c", "for i in 1 2 3 4 5; do ls -l /usr/bin >/dev/null; done"]);
+    let observation =
+        Observe::with(["--ring", "4KiB"]).run(["sh", "-c", "for i in 1 2 3 4 5; do ls -l /usr/bin >/dev/null; done"]);
     let [.., lost] = observation.balances();
     assert!(lost > 0, "a page is too small for a thousand stats");
-    assert!(text(&observation.output.stderr).contains("ring"), "the summary says so: {}", text(&observation.output.stderr));
+    assert!(
+        text(&observation.output.stderr).contains("ring"),
+        "the summary says so: {}",
+        text(&observation.output.stderr)
+    );
 }
 
 /// Starts `sleep` under observation, as a job of its own like a shell's; sends a signal when it sleeps.
@@ -233,9 +243,16 @@ fn an_observation_for_some_time() {
 
 /// Observes a command that ends with 7 while its spans go to a collector that does not take them: all are counted as lost.
 fn bad_collector(url: &str) {
-    let observation = Observe::with(["--otlp", url, "--otlp-deadline", "500ms"]).run_to_any_end(["sh", "-c", "cat /etc/passwd; exit 7"]);
+    let observation = Observe::with(["--otlp", url, "--otlp-deadline", "500ms"]).run_to_any_end([
+        "sh",
+        "-c",
+        "cat /etc/passwd; exit 7",
+    ]);
     assert_eq!(observation.output.status.code(), Some(7), "{}", text(&observation.output.stderr));
-    assert!(observation.output.stdout.starts_with(&fs::read("/etc/passwd").expect("it is there")), "its output is whole");
+    assert!(
+        observation.output.stdout.starts_with(&fs::read("/etc/passwd").expect("it is there")),
+        "its output is whole"
+    );
     observation.balances();
     let lost = observation.metrics.sum("fsi_lost_total", "stage", "export");
     let exported = observation.metrics.sum("fsi_spans_total", "outcome", "exported");

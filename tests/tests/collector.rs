@@ -1,5 +1,6 @@
 //! A real OpenTelemetry Collector gets the spans, over gRPC and over HTTP, whole and nested; promtool accepts the metrics.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -115,6 +116,11 @@ fn promtool_accepts_the_metrics() {
     running.stop();
     assert_eq!(promtool(&served), "");
     let metrics = directory.path().join("m");
-    fsi_tests::fsi::succeed(fsi_tests::fsi::fsi(["observe", "--metrics"]).arg(&metrics).args(["--", "sh", "-c", "cat /etc/passwd /none; :"]));
+    fsi_tests::fsi::succeed(fsi_tests::fsi::fsi(["observe", "--metrics"]).arg(&metrics).args([
+        "--",
+        "sh",
+        "-c",
+        "cat /etc/passwd /none; :",
+    ]));
     assert_eq!(promtool(&fs::read_to_string(&metrics).expect("the metrics")), "");
 }
