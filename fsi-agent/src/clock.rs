@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     unix_minus_monotonic_ns: i128,
+    measured_ns: u64,
 }
 
 fn nanoseconds(clock: ClockId) -> i128 {
@@ -34,7 +35,13 @@ impl Clock {
                 best = (after - before, unix - (before + after) / 2);
             }
         }
-        Self { unix_minus_monotonic_ns: best.1 }
+        Self { unix_minus_monotonic_ns: best.1, measured_ns: monotonic_ns() }
+    }
+
+    /// When this was measured, monotonic.
+    #[must_use]
+    pub fn measured_ns(&self) -> u64 {
+        self.measured_ns
     }
 
     /// Unix nanoseconds of a monotonic time.

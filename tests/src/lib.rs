@@ -6,10 +6,12 @@
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
 pub mod cgroup;
+pub mod collector;
 pub mod counts;
 pub mod eventually;
 pub mod fidelity;
 pub mod fsi;
+pub mod http;
 pub mod loaded;
 pub mod need;
 pub mod observe;

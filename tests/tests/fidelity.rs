@@ -1,5 +1,6 @@
 //! What FSI counts is what strace sees, to the last call: operations, errnos, bytes.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::path::Path;
 use std::process::Command;

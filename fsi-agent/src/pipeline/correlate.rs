@@ -18,7 +18,7 @@ use super::open_files::{FileFacts, OpenFile, OpenFiles, Place};
 use super::processes::{Process, Processes};
 use super::table::Displaced;
 use crate::clock::Clock;
-use crate::span::{Actor, OpSpan, Path, Span, SpanBody, SpanSink};
+use crate::span::{Actor, OpSpan, Path, Span, SpanBody, SpanId, SpanSink};
 
 /// What is open and who lives.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Correlator {
     pub(super) files: OpenFiles,
     processes: Processes,
     max_open_ns: u64,
-    /// The latest time a record told: when something happened that has no time of its own.
+    /// The latest time that was told, by a record or a tick: when something happened that has no time of its own.
     latest_ns: u64,
 }
 
@@ -44,7 +44,7 @@ impl Correlator {
             files: OpenFiles::new(options.max_open_files),
             processes: Processes::new(options.max_processes, options.trace),
             max_open_ns: nanoseconds(options.max_open),
-            latest_ns: 0,
+            latest_ns: clock.measured_ns(),
         }
     }
 
@@ -103,6 +103,7 @@ impl Correlator {
             segment: 0,
             active: false,
         };
+        self.processes.file_opened(raw.tgid, process.span);
         let (gone, loss) = match self.files.insert(raw.file_id, opened) {
             Displaced::Nothing => return,
             Displaced::Same(gone) => (gone, PipelineLoss::UnseenClose),
@@ -110,6 +111,7 @@ impl Correlator {
         };
         losses.count(loss);
         emit(gone.span(self.latest_ns, None, &self.clock), sink);
+        self.file_ended(gone.actor.tgid, gone.parent, self.latest_ns, sink);
     }
 
     /// A file is open no more.
@@ -117,13 +119,23 @@ impl Correlator {
         let Closed { raw, kind } = close;
         self.latest_ns = self.latest_ns.max(raw.closed_ns);
         let clock = &self.clock;
-        let span = self.files.end(raw.file_id, |file| {
+        let ended = self.files.end(raw.file_id, |file| {
             file.totals = raw.totals;
-            file.span(raw.closed_ns, Some(*kind), clock)
+            let end_ns = file.end_ns(raw.closed_ns, *kind);
+            (file.span(end_ns, Some(*kind), clock), file.actor.tgid, file.parent, end_ns)
         });
-        match span {
-            Some(span) => emit(span, sink),
-            None => losses.count(PipelineLoss::UnknownClose),
+        let Some((span, tgid, parent, end_ns)) = ended else {
+            losses.count(PipelineLoss::UnknownClose);
+            return;
+        };
+        emit(span, sink);
+        self.file_ended(tgid, parent, end_ns, sink);
+    }
+
+    /// A process that has ended may have waited for this file.
+    fn file_ended(&mut self, tgid: u32, parent: SpanId, end_ns: u64, sink: &mut dyn SpanSink) {
+        if let Some(process) = self.processes.file_ended(tgid, parent, end_ns) {
+            emit(process.span(end_ns, &self.clock), sink);
         }
     }
 
@@ -142,15 +154,19 @@ impl Correlator {
             }
             ProcessEvent::Exit => {
                 if let Some(process) = self.processes.exit(raw) {
-                    emit(process.span(raw.time_ns, Some(raw.exit_code), &self.clock), sink);
+                    emit(process.span(raw.time_ns, &self.clock), sink);
                 }
             }
         }
     }
 
-    /// Ends the segments that are long enough and in which something was done.
+    /// Ends the segments that are long enough and in which something was done, and the processes that waited long enough.
     pub(super) fn tick(&mut self, now_ns: u64, sink: &mut dyn SpanSink) {
-        let Self { clock, ids, files, processes: _, max_open_ns, latest_ns: _ } = self;
+        let Self { clock, ids, files, processes, max_open_ns, latest_ns } = self;
+        *latest_ns = now_ns.max(*latest_ns);
+        while let Some(process) = processes.pop_overdue(now_ns) {
+            emit(process.span(now_ns, clock), sink);
+        }
         for file in files.iter_mut() {
             if !file.active || now_ns.saturating_sub(file.start_ns) < *max_open_ns {
                 continue;
@@ -169,7 +185,7 @@ impl Correlator {
             emit(file.span(now_ns, None, &self.clock), sink);
         }
         while let Some(process) = self.processes.pop_oldest() {
-            emit(process.span(now_ns, None, &self.clock), sink);
+            emit(process.span(now_ns, &self.clock), sink);
         }
     }
 
@@ -191,7 +207,7 @@ impl Correlator {
             Displaced::Oldest(process) => (process, PipelineLoss::EvictedProcess),
         };
         losses.count(loss);
-        emit(process.span(self.latest_ns, None, &self.clock), sink);
+        emit(process.span(self.latest_ns, &self.clock), sink);
     }
 }
 

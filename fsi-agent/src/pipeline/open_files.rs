@@ -56,7 +56,9 @@ impl OpenFile {
     fn note(&mut self, raw: &OpRecord) {
         self.active = true;
         if self.opened_ns == 0 && self.segment == 0 {
-            self.start_ns = self.start_ns.min(raw.start_ns);
+            // Announced with its first operation: that is our first sight of it.
+            let is_first = self.totals.operations == 0;
+            self.start_ns = if is_first { raw.start_ns } else { self.start_ns.min(raw.start_ns) };
         }
         if self.actor.uid == u32::MAX && self.actor.tgid == raw.tgid {
             self.actor.uid = raw.uid;
@@ -76,6 +78,14 @@ impl OpenFile {
         totals.duration_ns = totals.duration_ns.saturating_add(raw.duration_ns);
         totals.max_ns = totals.max_ns.max(raw.duration_ns);
         totals.last_ns = totals.last_ns.max(raw.start_ns.saturating_add(raw.duration_ns));
+    }
+
+    /// When it ended, as far as a close tells: one that was found ended later did so with its last operation, for all we know.
+    pub(super) fn end_ns(&self, closed_ns: u64, kind: CloseKind) -> u64 {
+        match kind {
+            CloseKind::Closed | CloseKind::Exit => closed_ns.max(self.totals.last_ns),
+            CloseKind::Unseen => self.totals.last_ns.max(self.start_ns),
+        }
     }
 
     /// The span of the current segment, ended at `end_ns` or with the last operation, whichever is later.
@@ -141,11 +151,11 @@ impl OpenFiles {
     }
 
     /// Takes an open file out; `end` makes its last span.
-    pub(super) fn end(&mut self, id: u64, end: impl FnOnce(&mut OpenFile) -> Span) -> Option<Span> {
+    pub(super) fn end<T>(&mut self, id: u64, end: impl FnOnce(&mut OpenFile) -> T) -> Option<T> {
         let mut file = self.open.remove(id)?;
-        let span = end(&mut file);
+        let ended = end(&mut file);
         self.ended.insert(id, file.facts);
-        Some(span)
+        Some(ended)
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<OpenFile> {

@@ -1,4 +1,11 @@
 //! The processes under observation.
+//!
+//! ```text
+//! fork, exec, first sight --> live --exit--> (its files are ended) --> span
+//!                                   `------> leaving: until its last file has ended, or PATIENCE is over --> span
+//! ```
+//! A mapped file outlives its descriptor and is found ended only after the exit: its process waits for it, to be told after it and
+//! to enclose it.
 
 use fsi_common::record::ProcessRecord;
 
@@ -8,7 +15,10 @@ use super::table::{Displaced, Table};
 use crate::clock::Clock;
 use crate::span::{Actor, ProcessSpan, Span, SpanBody, SpanId, TraceId};
 
-/// A process that lives.
+/// How long after its exit a process waits for files that others may go on using: several sweeps.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// A process that lives, or did a moment ago.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) place: Place,
@@ -18,6 +28,18 @@ pub(super) struct Process {
     start_ns: u64,
     /// Its start was told; else it began before our first sight.
     started: Started,
+    /// Files that it opened and that have not ended.
+    open_files: u64,
+    exit: Option<Exit>,
+}
+
+/// How a process ended, and when the last of it did.
+#[derive(Clone, Copy, Debug)]
+struct Exit {
+    code: u32,
+    exited_ns: u64,
+    /// The exit, or the end of the last of its files that ended since.
+    end_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +49,10 @@ enum Started {
 }
 
 impl Process {
-    pub(super) fn span(&self, end_ns: u64, exit_code: Option<u32>, clock: &Clock) -> Span {
+    /// Its span; it ends now unless the exit was told.
+    pub(super) fn span(&self, now_ns: u64, clock: &Clock) -> Span {
+        let end_ns = self.exit.map_or(now_ns, |exit| exit.end_ns);
+        let exit_code = self.exit.map(|exit| exit.code);
         Span {
             trace: self.place.trace,
             id: self.place.span,
@@ -44,13 +69,15 @@ impl Process {
 #[derive(Debug)]
 pub(super) struct Processes {
     live: Table<Process>,
+    /// Those that ended before their files.
+    leaving: Table<Process>,
     /// What a process without an observed parent becomes part of.
     root: Option<(TraceId, Option<SpanId>)>,
 }
 
 impl Processes {
     pub(super) fn new(capacity: usize, root: Option<(TraceId, Option<SpanId>)>) -> Self {
-        Self { live: Table::new(capacity), root }
+        Self { live: Table::new(capacity), leaving: Table::new(capacity), root }
     }
 
     /// A process that does something: known, or seen for the first time.
@@ -62,6 +89,10 @@ impl Processes {
             if process.actor.uid == u32::MAX {
                 process.actor.uid = actor.uid;
             }
+            return (process.place, Displaced::Nothing);
+        }
+        // Told after its exit.
+        if let Some(process) = self.leaving.get(actor.tgid.into()) {
             return (process.place, Displaced::Nothing);
         }
         let first_sight = Actor { tid: actor.tgid, ..actor.clone() };
@@ -83,12 +114,49 @@ impl Processes {
         self.add(actor_of(raw), raw.parent_tgid, raw.time_ns, Started::Before, ids).1
     }
 
+    /// A process ends; what can be told of it now, be it another that left under the same number or for want of room.
     pub(super) fn exit(&mut self, raw: &ProcessRecord) -> Option<Process> {
-        self.live.remove(raw.tgid.into())
+        let mut process = self.live.remove(raw.tgid.into())?;
+        process.exit = Some(Exit { code: raw.exit_code, exited_ns: raw.time_ns, end_ns: raw.time_ns });
+        if process.open_files == 0 {
+            return Some(process);
+        }
+        match self.leaving.insert(raw.tgid.into(), process) {
+            Displaced::Nothing => None,
+            Displaced::Same(other) | Displaced::Oldest(other) => Some(other),
+        }
     }
 
+    /// A process, known by its number and its span, opened a file.
+    pub(super) fn file_opened(&mut self, tgid: u32, span: SpanId) {
+        if let Some(process) = self.owner(tgid, span) {
+            process.open_files += 1;
+        }
+    }
+
+    /// A file of a process has ended; the process itself when it was only waiting for this.
+    pub(super) fn file_ended(&mut self, tgid: u32, span: SpanId, end_ns: u64) -> Option<Process> {
+        let process = self.owner(tgid, span)?;
+        process.open_files = process.open_files.saturating_sub(1);
+        let exit = process.exit.as_mut()?;
+        exit.end_ns = exit.end_ns.max(end_ns);
+        if process.open_files == 0 { self.leaving.remove(tgid.into()) } else { None }
+    }
+
+    fn owner(&mut self, tgid: u32, span: SpanId) -> Option<&mut Process> {
+        let tables = [&mut self.live, &mut self.leaving];
+        tables.into_iter().filter_map(|table| table.get_mut(tgid.into())).find(|process| process.place.span == span)
+    }
+
+    /// A process that has waited long enough for its files.
+    pub(super) fn pop_overdue(&mut self, now_ns: u64) -> Option<Process> {
+        let oldest = self.leaving.oldest()?.exit?;
+        if now_ns.saturating_sub(oldest.exited_ns) < PATIENCE_NS { None } else { self.leaving.pop_oldest() }
+    }
+
+    /// Whoever is left.
     pub(super) fn pop_oldest(&mut self) -> Option<Process> {
-        self.live.pop_oldest()
+        self.leaving.pop_oldest().or_else(|| self.live.pop_oldest())
     }
 
     fn add(
@@ -105,7 +173,7 @@ impl Processes {
         };
         let place = Place { trace, span: ids.span() };
         let key = actor.tgid.into();
-        let process = Process { place, parent, parent_tgid, actor, start_ns, started };
+        let process = Process { place, parent, parent_tgid, actor, start_ns, started, open_files: 0, exit: None };
         (place, self.live.insert(key, process))
     }
 }

@@ -98,6 +98,16 @@ impl<V> Table<V> {
         self.entries.remove(&key).map(|entry| entry.value)
     }
 
+    pub(super) fn oldest(&mut self) -> Option<&V> {
+        while let Some((key, sequence)) = self.order.front().copied() {
+            if self.is_live(key, sequence) {
+                return self.get(key);
+            }
+            self.order.pop_front();
+        }
+        None
+    }
+
     pub(super) fn pop_oldest(&mut self) -> Option<V> {
         while let Some((key, sequence)) = self.order.pop_front() {
             if self.is_live(key, sequence) {
@@ -135,6 +145,7 @@ mod tests {
         assert_eq!(table.insert(3, 'd'), Displaced::Oldest('b'));
         assert_eq!(table.remove(1), Some('c'));
         assert_eq!(table.insert(4, 'e'), Displaced::Nothing);
+        assert_eq!(table.oldest(), Some(&'d'));
         assert_eq!((table.pop_oldest(), table.pop_oldest(), table.pop_oldest()), (Some('d'), Some('e'), None));
     }
 

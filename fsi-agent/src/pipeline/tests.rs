@@ -70,7 +70,11 @@ impl Harness {
     }
 
     fn close(&mut self, file_id: u64, closed_ns: u64, totals: FileTotals) {
-        let header = header(RecordKind::Close, CloseKind::Closed as u16, size_of::<CloseRecord>());
+        self.close_as(CloseKind::Closed, file_id, closed_ns, totals);
+    }
+
+    fn close_as(&mut self, kind: CloseKind, file_id: u64, closed_ns: u64, totals: FileTotals) {
+        let header = header(RecordKind::Close, kind as u16, size_of::<CloseRecord>());
         self.send(&CloseRecord { header, file_id, closed_ns, totals }, &[]);
     }
 
@@ -330,6 +334,67 @@ fn a_process_number_that_comes_again_is_another_process() {
     let second = harness.last();
     assert_eq!(process_of(&second).exit_code, None);
     assert_eq!((harness.loss(PipelineLoss::UnseenExit), first.id == second.id), (1, false));
+}
+
+#[test]
+fn a_process_is_told_after_its_mapped_files_and_encloses_them() {
+    let mut harness = Harness::new(PipelineOptions::default());
+    harness.process(ProcessEvent::Fork, 10, 1, 100);
+    harness.file(7, 0, 10, 110);
+    harness.file(8, 0, 10, 120);
+    harness.process(ProcessEvent::Exit, 10, 1, 500);
+    assert!(harness.out.0.is_empty(), "its files are still mapped");
+    // Its number is free again at once.
+    harness.process(ProcessEvent::Fork, 10, 1, 510);
+    harness.close_as(CloseKind::Unseen, 7, 200_000, FileTotals { last_ns: 300, ..FileTotals::default() });
+    harness.close_as(CloseKind::Exit, 8, 505, FileTotals { last_ns: 300, ..FileTotals::default() });
+    let [mapped, other, process] = harness.out.0.as_slice() else { panic!("{:?}", harness.out.0) };
+    assert_eq!(mapped.end_unix_ns, harness.clock.unix_ns(300), "the end of what was done, not of the search");
+    assert_eq!((mapped.parent, other.parent), (Some(process.id), Some(process.id)));
+    assert_eq!(process.end_unix_ns, harness.clock.unix_ns(505));
+    assert_eq!((process.actor.tgid, process_of(process).exit_code), (10, Some(0)));
+    // A file that nothing was done with ends where it began.
+    harness.file(9, 0, 10, 600);
+    harness.close_as(CloseKind::Unseen, 9, 300_000, FileTotals::default());
+    assert_eq!(harness.last().end_unix_ns, harness.last().start_unix_ns);
+    assert!(harness.pipeline.losses().iter().all(|(_, _, count)| count == 0));
+    assert_eq!(harness.finish(700).len(), 1);
+}
+
+#[test]
+fn a_process_does_not_wait_long_for_files_that_others_use() {
+    let second = 1_000_000_000;
+    let mut harness = Harness::new(PipelineOptions::default());
+    harness.process(ProcessEvent::Fork, 10, 1, 100);
+    harness.file(7, 0, 10, 110);
+    harness.process(ProcessEvent::Exit, 10, 1, 500);
+    harness.pipeline.tick(second, &mut harness.out);
+    assert!(harness.out.0.is_empty());
+    harness.pipeline.tick(second + 500, &mut harness.out);
+    let process = harness.last();
+    assert_eq!((process.end_unix_ns, process_of(&process).exit_code), (harness.clock.unix_ns(500), Some(0)));
+    harness.close(7, 2 * second, FileTotals::default());
+    assert_eq!((harness.last().parent, harness.out.0.len()), (Some(process.id), 2));
+}
+
+#[test]
+fn what_was_open_before_begins_at_first_sight_and_is_not_cut_at_once() {
+    let mut harness = Harness::new(PipelineOptions::default());
+    let begin_ns = harness.clock.measured_ns();
+    harness.file(7, 0, 10, 0);
+    let first = OpRecord { file_id: 7, ..at(10, begin_ns + 5_000_000_000) };
+    harness.op(OpKind::Read, first, [b"", b""]);
+    harness.file(8, 0, 11, 0);
+    harness.pipeline.tick(begin_ns + 6_000_000_000, &mut harness.out);
+    assert_eq!(harness.out.0.len(), 1, "no segment yet");
+    let start_ns = first.start_ns;
+    harness.pipeline.finish(begin_ns + 7_000_000_000, &mut harness.out);
+    for span in &harness.out.0[1..] {
+        assert!(span.start_unix_ns >= harness.clock.unix_ns(begin_ns), "{span:?}");
+        if matches!(span.body, SpanBody::File(_)) && span.actor.tgid == 10 {
+            assert_eq!(span.start_unix_ns, harness.clock.unix_ns(start_ns));
+        }
+    }
 }
 
 #[test]

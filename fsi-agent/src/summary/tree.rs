@@ -1,11 +1,11 @@
 //! The span tree as a drawing: processes, their files, and what was done, equal operations in a row folded into one line.
 //!
-//! Spans arrive when they end, so children come before their parents: they wait under their parent's id. Memory is bounded;
-//! what is over it is counted and said.
+//! Spans arrive when they end, so most children come before their parents: they wait under their parent's id. What outlives its
+//! parent finds it at the end. Memory is bounded; what is over it is counted and said.
 
 mod draw;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::span::{OpSpan, Path, Span, SpanBody, SpanId};
@@ -113,15 +113,42 @@ impl TreeBuilder {
     /// Nothing comes any more.
     #[must_use]
     pub fn finish(self) -> Tree {
-        let Self { children, roots, lines: _ } = self;
+        let Self { mut children, roots, lines: _ } = self;
+        let mut parents = HashSet::new();
+        spans_of(&roots.nodes, &mut parents);
+        children.values().for_each(|waiting| spans_of(&waiting.nodes, &mut parents));
         let Children { nodes: mut all, mut left_out } = roots;
         // What waits for a parent that never came stands for itself.
-        for orphan in children.into_values() {
-            left_out += orphan.left_out;
-            all.extend(orphan.nodes);
+        for (_, orphans) in children.extract_if(|parent, _| !parents.contains(parent)) {
+            left_out += orphans.left_out;
+            all.extend(orphans.nodes);
         }
+        adopt(&mut all, &mut children);
         sort(&mut all);
         Tree { roots: all, left_out }
+    }
+}
+
+/// The spans that others can be under.
+fn spans_of(nodes: &[Node], spans: &mut HashSet<SpanId>) {
+    for node in nodes {
+        if let Content::Span(span) = &node.content {
+            spans.insert(span.id);
+        }
+        spans_of(&node.children, spans);
+    }
+}
+
+/// Puts what came later than its parent under it.
+fn adopt(nodes: &mut [Node], waiting: &mut HashMap<SpanId, Children>) {
+    for node in nodes {
+        if let Content::Span(span) = &node.content
+            && let Some(late) = waiting.remove(&span.id)
+        {
+            node.children.extend(late.nodes);
+            node.left_out += late.left_out;
+        }
+        adopt(&mut node.children, waiting);
     }
 }
 

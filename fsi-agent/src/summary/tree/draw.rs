@@ -105,8 +105,8 @@ fn file(span: &Span, file: &FileSpan) -> String {
         text.push_str(", open before");
     }
     text.push_str(match file.close {
-        Some(CloseKind::Closed | CloseKind::Exit) => "",
-        Some(CloseKind::Unseen) => ", closed unseen",
+        // Unseen: most often a mapping that was left to the end of its process.
+        Some(CloseKind::Closed | CloseKind::Exit | CloseKind::Unseen) => "",
         None => ", still open",
     });
     text

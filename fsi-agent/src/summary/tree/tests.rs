@@ -102,3 +102,20 @@ fn orphans_are_drawn() {
     assert_eq!(builder.finish().render(&LOOK), "mkdir /d  100 ns");
     assert_eq!(TreeBuilder::default().finish().render(&LOOK), "no spans");
 }
+
+#[test]
+fn what_outlives_its_parent_is_drawn_under_it() {
+    let process = |parent_tgid| SpanBody::Process(ProcessSpan { parent_tgid, exit_code: Some(0) });
+    let mut builder = TreeBuilder::default();
+    builder.span(&span(1, 0, 0, 1_000, process(1)));
+    builder.span(&span(20, 3, 5, 105, operation(OpKind::Mkdir, 0, None, Some("/d"))));
+    // Its own child comes later still.
+    builder.span(&span(2, 1, 2, 2_000, process(7)));
+    builder.span(&span(3, 2, 3, 3_000, process(7)));
+    let expected = "\
+process cat 7  1.00 us
+`- process cat 7  2.00 us
+   `- process cat 7  3.00 us
+      `- mkdir /d  100 ns";
+    assert_eq!(builder.finish().render(&LOOK), expected);
+}
