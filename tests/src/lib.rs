@@ -19,3 +19,4 @@ pub mod prom;
 pub mod served;
 pub mod spans;
 pub mod strace;
+pub mod vm;
