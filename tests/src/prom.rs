@@ -67,7 +67,9 @@ impl Metrics {
     #[must_use]
     pub fn lost(&self, stage: &str, reason: &str) -> u64 {
         let lost = self.of_name("fsi_lost_total");
-        lost.filter(|sample| sample.label("stage") == stage && sample.label("reason") == reason).map(Sample::count).sum()
+        lost.filter(|sample| sample.label("stage") == stage && sample.label("reason") == reason)
+            .map(Sample::count)
+            .sum()
     }
 
     /// Everything that was lost, as `stage/reason: count`.

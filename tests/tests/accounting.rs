@@ -80,9 +80,13 @@ fn threads_that_write_all_at_once() {
     }
     let directory = tempdir().expect("a directory");
     let program = load();
-    let observation = Observe::with(["--ring", "64KiB"])
-        .within(directory.path())
-        .run([program.as_os_str(), "threads".as_ref(), ".".as_ref(), "50".as_ref(), "300".as_ref()]);
+    let observation = Observe::with(["--ring", "64KiB"]).within(directory.path()).run([
+        program.as_os_str(),
+        "threads".as_ref(),
+        ".".as_ref(),
+        "50".as_ref(),
+        "300".as_ref(),
+    ]);
     observation.balances();
     assert_eq!(observation.metrics.sum("fsi_operations_total", "op", "write"), 50 * 300 * 2);
     assert_eq!(observation.metrics.sum("fsi_operations_total", "op", "fdatasync"), 50);
@@ -94,8 +98,11 @@ fn ten_thousand_short_lived_processes() {
         return;
     }
     let program = load();
-    let observation =
-        Observe::with(["--op", "open", "--sample", "1/1000"]).run([program.as_os_str(), "forks".as_ref(), "10000".as_ref()]);
+    let observation = Observe::with(["--op", "open", "--sample", "1/1000"]).run([
+        program.as_os_str(),
+        "forks".as_ref(),
+        "10000".as_ref(),
+    ]);
     observation.balances();
     // `true` opens the loader's cache and the C library; each of the ten thousand does.
     let opens = observation.metrics.sum("fsi_operations_total", "op", "open");

@@ -149,7 +149,10 @@ fn names_that_are_not_utf8() {
         return;
     }
     let (directory, path) = directory();
-    let spans = run_python(directory.path(), r"f = os.open(b'\xff\xfe\\z', os.O_CREAT | os.O_RDWR); os.write(f, b'x'); os.unlink(b'\xff\xfe\\z')");
+    let spans = run_python(
+        directory.path(),
+        r"f = os.open(b'\xff\xfe\\z', os.O_CREAT | os.O_RDWR); os.write(f, b'x'); os.unlink(b'\xff\xfe\\z')",
+    );
     for name in ["open", "write", "unlink", "file"] {
         let span = spans.expect(name, &format!("{path}/\u{fffd}\u{fffd}\\z"));
         assert_eq!(span.attribute("fsi.path.bytes"), format!("{path}/\\xff\\xfe\\\\z"), "{name}");
@@ -209,8 +212,15 @@ fn bind_mounts_and_file_systems_over_directories() {
            mount --bind real bound; mount -t tmpfs none tmp; mkdir tmp/sub; echo t >tmp/sub/t; mount --bind file real/f
            cat bound/f real/f; cat tmp/sub/t; cd bound; cat f; cd ../tmp/sub; cat t; umount ../../real/f; cat ../../real/f'",
     );
-    let inodes: Vec<_> = spans.named("open").filter(|span| span.path().ends_with("/real/f")).map(|span| span.attribute("file.inode")).collect();
-    assert!(inodes.len() == 3 && inodes[0] == inodes[2] && inodes[0] != inodes[1], "the file, the one over it, the file: {inodes:?}");
+    let inodes: Vec<_> = spans
+        .named("open")
+        .filter(|span| span.path().ends_with("/real/f"))
+        .map(|span| span.attribute("file.inode"))
+        .collect();
+    assert!(
+        inodes.len() == 3 && inodes[0] == inodes[2] && inodes[0] != inodes[1],
+        "the file, the one over it, the file: {inodes:?}"
+    );
     for name in ["/bound/f", "/real/f", "/tmp/sub/t"] {
         let file = spans.expect("read", &format!("{path}{name}"));
         assert_eq!(file.attribute("process.executable.name"), "cat");

@@ -130,8 +130,11 @@ fn chosen_operations() {
         return;
     }
     let (_directory, file) = file();
-    let observation = Observe::with(["--op", "read,rmdir"])
-        .run(["sh", "-ec", &format!("cat {0}; mkdir {0}.d; rmdir {0}.d", file.display())]);
+    let observation = Observe::with(["--op", "read,rmdir"]).run([
+        "sh",
+        "-ec",
+        &format!("cat {0}; mkdir {0}.d; rmdir {0}.d", file.display()),
+    ]);
     observation.balances();
     assert_eq!(observation.metrics.counts().operations.keys().collect::<Vec<_>>(), ["read", "rmdir"]);
     assert_eq!(reads(&observation, &file).len(), 2);
@@ -144,7 +147,8 @@ fn chosen_and_refused_paths() {
     }
     let (_directory, file) = file();
     let directory = file.parent().expect("it is in a directory").display();
-    let script = format!("cd {directory}; mkdir in out; echo a >in/a; echo b >in/b; echo c >out/c; rm in/a in/b; mv out/c in/d");
+    let script =
+        format!("cd {directory}; mkdir in out; echo a >in/a; echo b >in/b; echo c >out/c; rm in/a in/b; mv out/c in/d");
     let observation = Observe::with(["--path", "in/**", "--not-path", "**/b"]).run(["sh", "-ec", &script]);
     observation.balances();
     let mut paths: Vec<_> = observation.spans.operations().map(|span| span.path().to_owned()).collect();
@@ -163,7 +167,8 @@ fn chosen_and_refused_command_names() {
     let script = format!("cat {0} && head -c1 {0} && tail -c1 {0}", file.display());
     let observation = Observe::with(["--process", "?a*", "--not-process", "tail"]).run(["sh", "-ec", &script]);
     observation.balances();
-    let names: Vec<_> = reads(&observation, &file).iter().map(|span| span.attribute("process.executable.name").to_owned()).collect();
+    let names: Vec<_> =
+        reads(&observation, &file).iter().map(|span| span.attribute("process.executable.name").to_owned()).collect();
     assert_eq!(names, ["cat", "cat"]);
 }
 
@@ -176,7 +181,8 @@ fn a_thousand_descendants_from_their_first_call() {
     let observation = Observe::with(["--op", "open"]).run([program.as_os_str(), "forks".as_ref(), "1000".as_ref()]);
     observation.balances();
     let opens = observation.spans.named("open");
-    let caches = opens.filter(|span| span.path() == "/etc/ld.so.cache" && span.attribute("process.executable.name") == "true");
+    let caches =
+        opens.filter(|span| span.path() == "/etc/ld.so.cache" && span.attribute("process.executable.name") == "true");
     assert_eq!(caches.count(), 1000, "the first file that each opens");
 }
 

@@ -15,7 +15,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["threads", directory, threads, writes] => write_in_threads(Path::new(directory), number(threads), number(writes)),
+        ["threads", directory, threads, writes] => {
+            write_in_threads(Path::new(directory), number(threads), number(writes))
+        }
         ["forks", count] => forks(number(count)),
         ["reads", file, count] => reads(Path::new(file), number(count)),
         ["served", file] => served(Path::new(file)),

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn leaves_out_what_is_no_call_and_ends_what_never_came_back() {
-        let log = "1 --- SIGCHLD {si_signo=SIGCHLD} ---\n1 +++ exited with 0 +++\n3 write(1</a>, \"x\", 1 <unfinished ...>\n";
+        let log =
+            "1 --- SIGCHLD {si_signo=SIGCHLD} ---\n1 +++ exited with 0 +++\n3 write(1</a>, \"x\", 1 <unfinished ...>\n";
         assert_eq!(whole(log), [Line { pid: 3, text: "write(1</a>, \"x\", 1) = ?".to_owned() }]);
     }
 }

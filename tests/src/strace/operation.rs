@@ -154,7 +154,9 @@ pub(super) fn classify(call: &Call<'_>) -> Class {
 /// fcntl is an operation where it locks, mmap where it maps a file.
 fn is_ours<'a>(call: &str, argument: &impl Fn(usize) -> &'a str) -> bool {
     match call {
-        "fcntl" => ["F_GETLK", "F_SETLK", "F_SETLKW", "F_OFD_GETLK", "F_OFD_SETLK", "F_OFD_SETLKW"].contains(&argument(1)),
+        "fcntl" => {
+            ["F_GETLK", "F_SETLK", "F_SETLKW", "F_OFD_GETLK", "F_OFD_SETLK", "F_OFD_SETLKW"].contains(&argument(1))
+        }
         "mmap" => !argument(3).contains("MAP_ANONYMOUS"),
         _ => true,
     }
@@ -208,7 +210,9 @@ mod tests {
     fn descriptors_of_files_are_operations_others_are_not() {
         assert_eq!(name("read(3</a>, \"\", 1) = 0"), Some("read"));
         assert_eq!(name("read(0</dev/sda<block 8:0>>, \"\", 1) = 0"), Some("read"));
-        for other in ["pipe:[12]", "/dev/null<char 1:3>", "anon_inode:[eventpoll]", "/memfd:x (deleted)", "UNIX-STREAM:[1->2]"] {
+        for other in
+            ["pipe:[12]", "/dev/null<char 1:3>", "anon_inode:[eventpoll]", "/memfd:x (deleted)", "UNIX-STREAM:[1->2]"]
+        {
             assert_eq!(name(&format!("read(3<{other}>, \"\", 1) = 0")), None, "{other}");
         }
         assert_eq!(name("close(9) = -1 EBADF (Bad file descriptor)"), None);
@@ -242,7 +246,9 @@ mod tests {
 
     #[test]
     fn bytes_go_by_what_is_at_both_ends() {
-        let Class::Operation(operation) = class("sendfile(1<pipe:[1]>, 3</a>, NULL, 10) = 10") else { panic!("no operation") };
+        let Class::Operation(operation) = class("sendfile(1<pipe:[1]>, 3</a>, NULL, 10) = 10") else {
+            panic!("no operation")
+        };
         assert_eq!(operation.moves, Moves::Read);
         assert_eq!(bytes(&operation, &Outcome::Value(10, "")), (10, 0));
     }
