@@ -20,6 +20,8 @@ mod table;
 
 use std::time::Duration;
 
+use fsi_common::record::FileTotals;
+
 use self::correlate::Correlator;
 use self::decode::Record;
 use self::loss::PipelineLoss;
@@ -94,6 +96,13 @@ impl Pipeline {
     /// Exports segments of what is open for long; to be called about once a second.
     pub fn tick(&mut self, now_monotonic_ns: u64, sink: &mut dyn SpanSink) {
         self.correlator.tick(now_monotonic_ns, sink);
+    }
+
+    /// What was done through a file that is still open, as the kernel side counted it: whatever was sampled, it is exact.
+    pub fn update_totals(&mut self, file_id: u64, totals: FileTotals) {
+        if let Some(file) = self.correlator.files.get_mut(file_id) {
+            file.totals = totals;
+        }
     }
 
     /// Ends everything that is open: the observation is over.

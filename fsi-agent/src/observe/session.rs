@@ -29,8 +29,8 @@ use crate::telemetry::containers::NoContainers;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
 
-/// Others may go on while we end: what they do then is not waited for.
-const LAST_DRAIN: Duration = Duration::from_millis(500);
+/// Longest time for what is in the ring when the observation is over: the largest ring takes a few seconds.
+const LAST_DRAIN: Duration = Duration::from_secs(10);
 
 /// A running observation.
 pub(super) struct Session<'a> {
@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
             return Ok(Some(Stop::Ended(status)));
         }
         self.forward(child);
-        if self.signals.interrupts() + self.signals.terminations() > 1 {
+        if self.signals.count() > 1 {
             return Ok(Some(Stop::Impatient));
         }
         Ok(over.then_some(Stop::Over))
@@ -180,20 +180,39 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Everything that is still on its way.
+    /// Everything that is still on its way, unless it takes too long or somebody asks to stop.
     fn drain_the_rest(&mut self) {
         let begin_ns = monotonic_ns();
-        let mut empty = 0;
-        while empty < 2 && Clock::since(begin_ns) < LAST_DRAIN {
-            empty = if self.drain() == 0 { empty + 1 } else { 0 };
+        let asked = self.signals.count();
+        while self.drain() > 0 {
+            if Clock::since(begin_ns) >= LAST_DRAIN || self.signals.count() > asked {
+                self.note("the last of what the kernel told was not read: spans and files are incomplete".to_owned());
+                break;
+            }
+        }
+    }
+
+    /// Nothing is counted or told any more, so that the numbers add up; what was is brought home.
+    fn stop_probe(&mut self) {
+        if let Err(error) = self.probe.stop() {
+            self.note(format!("detach from the system calls: {error}; the numbers may not add up"));
+        }
+        self.drain_the_rest();
+        self.sweep();
+        self.drain_the_rest();
+        match self.probe.open_files() {
+            Ok(files) => {
+                for (file_id, totals) in files {
+                    self.pipeline.update_totals(file_id, totals);
+                }
+            }
+            Err(error) => self.note(format!("what was done through files still open could not be read: {error}")),
         }
     }
 
     fn finish(mut self, command: CommandEnd) -> Observation {
         let end_ns = monotonic_ns();
-        self.drain_the_rest();
-        self.sweep();
-        self.drain_the_rest();
+        self.stop_probe();
         let processes_running = self.processes.running();
         self.pipeline.finish(monotonic_ns(), &mut self.sinks);
         let (aggregates, counters) = self.kernel_side();
@@ -231,10 +250,14 @@ impl<'a> Session<'a> {
     }
 
     fn kernel_side(&mut self) -> (Vec<(AggregateKey, AggregateValue)>, [u64; Counter::COUNT as usize]) {
-        let counters = self.probe.counters().unwrap_or_else(|error| {
+        let mut counters = self.probe.counters().unwrap_or_else(|error| {
             self.note(format!("the kernel's counters could not be read: {error}"));
             [0; Counter::COUNT as usize]
         });
+        if self.config.probe.events.is_off() {
+            // The kernel side does not even ask: nobody wanted any.
+            counters[Counter::SampledOut as usize] = counters[Counter::Seen as usize];
+        }
         let aggregates = self.probe.aggregates().unwrap_or_else(|error| {
             self.note(format!("the kernel's metrics could not be read: {error}"));
             Vec::new()
@@ -244,6 +267,13 @@ impl<'a> Session<'a> {
 
     fn metrics_text(&mut self, exporter_losses: Vec<(&'static str, &'static str, u64)>) -> String {
         let (aggregates, counters) = self.kernel_side();
+        let open_files = match self.probe.open_files() {
+            Ok(files) => u64::try_from(files.len()).ok(),
+            Err(error) => {
+                self.note(format!("the open files could not be counted: {error}"));
+                None
+            }
+        };
         let mut losses = exporter_losses;
         losses.extend(self.pipeline.losses().iter());
         let snapshot = MetricsSnapshot {
@@ -252,7 +282,7 @@ impl<'a> Session<'a> {
             losses,
             spans: self.sinks.outcomes(),
             tier: TIER,
-            open_files: None,
+            open_files,
             containers: &NoContainers,
         };
         render(&snapshot).unwrap_or_else(|error| {

@@ -37,22 +37,22 @@ impl Signals {
         }
     }
 
-    /// SIGINT so far (Ctrl-C: the terminal sends it to the command too).
-    #[must_use]
-    pub fn interrupts(&self) -> u32 {
-        self.counts.interrupts.load(Ordering::Relaxed)
-    }
-
-    /// SIGTERM and SIGHUP so far (sent to us alone).
+    /// SIGTERM and SIGHUP so far (sent to us alone; Ctrl-C the terminal sends to the command too).
     #[must_use]
     pub fn terminations(&self) -> u32 {
         self.counts.terminations.load(Ordering::Relaxed)
     }
 
+    /// All of them so far.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.counts.interrupts.load(Ordering::Relaxed) + self.terminations()
+    }
+
     /// Any of them.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.interrupts() + self.terminations() > 0
+        self.count() > 0
     }
 }
 

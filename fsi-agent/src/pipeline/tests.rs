@@ -271,6 +271,18 @@ fn paths_of_path_operations() {
 }
 
 #[test]
+fn a_file_that_is_still_open_has_the_totals_of_the_kernel_side() {
+    let mut harness = Harness::new(PipelineOptions::default());
+    harness.file(7, 0, 10, 100);
+    harness.op(OpKind::Read, OpRecord { file_id: 7, ret: 1, flags: READ, ..at(10, 120) }, [b"", b""]);
+    let totals = FileTotals { operations: 50, bytes_read: 4000, last_ns: 150, ..FileTotals::default() };
+    harness.pipeline.update_totals(7, totals);
+    harness.pipeline.update_totals(8, totals);
+    let spans = harness.finish(200);
+    assert_eq!((file_of(&spans[0]).totals, file_of(&spans[0]).close), (totals, None));
+}
+
+#[test]
 fn an_unknown_file_still_gives_a_span() {
     let mut harness = Harness::new(PipelineOptions::default());
     let read = harness.op(OpKind::Read, OpRecord { file_id: 5, ino: 3, ..at(10, 100) }, [b"", b""]);

@@ -28,6 +28,15 @@ pub struct EventPolicy {
     pub sample: Option<NonZeroU32>,
 }
 
+impl EventPolicy {
+    /// Whether any operation can become one.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        let Self { every, slower, failed, sample } = *self;
+        !every && slower.is_none() && !failed && sample.is_none()
+    }
+}
+
 /// Globs that select and globs that refuse; refusing wins, no selecting glob selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GlobList {

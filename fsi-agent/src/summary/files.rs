@@ -35,7 +35,7 @@ pub struct FileRow {
     pub failed: u64,
     pub time_ns: u64,
     pub max_ns: u64,
-    /// Opens that had not ended: what was done through them is here only if every operation was reported one by one.
+    /// Opens that had not ended with the observation; what was done through them until then is here.
     pub still_open: u64,
 }
 

@@ -109,15 +109,10 @@ impl Page<'_> {
             operations += row.operations;
             time_ns += row.time_ns;
         }
-        let still_open: u64 = summary.files.iter().map(|row| row.still_open).sum();
         if files > 0 {
             let files = plural(files, "other file", "other files");
             let operations = plural(operations, "operation", "operations");
             self.lines.push(format!("and {files}: {operations}, {}", nanoseconds(time_ns)));
-        }
-        if still_open > 0 && summary.events.spans == 0 {
-            let opens = plural(still_open, "open file had not been closed", "open files had not been closed");
-            self.lines.push(format!("{opens}: what was done through them is counted above, but not in this table"));
         }
     }
 
