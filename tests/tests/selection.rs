@@ -51,7 +51,8 @@ fn a_process_with_its_threads_and_children() {
     let reads = reads(&observation, &file);
     let by = |name: &str| reads.iter().filter(|span| span.attribute("process.executable.name") == name).count();
     // A thread that was there, a new one; cat reads until the end of the file.
-    assert_eq!((by("fsi-test-load"), by("cat")), (6, 6), "{reads:#?}");
+    let counts = (by("fsi-test-load"), by("cat"));
+    assert_eq!(counts, (6, 6), "lost: {:?}; {:#?}", observation.metrics.losses(), observation.spans.all);
     let strangers = reads.iter().filter(|span| span.attribute("process.pid") == other.pid());
     assert_eq!(strangers.count(), 0, "the other process was not chosen");
 }
@@ -184,7 +185,9 @@ fn a_thousand_descendants_from_their_first_call() {
     let opens = observation.spans.named("open");
     let caches =
         opens.filter(|span| span.path() == "/etc/ld.so.cache" && span.attribute("process.executable.name") == "true");
-    assert_eq!(caches.count(), 1000, "the first file that each opens");
+    let missed = usize::try_from(observation.metrics.lost("probe", "task_storage")).expect("few");
+    assert!(missed < 3, "{missed} processes were missed");
+    assert_eq!(caches.count() + missed, 1000, "the first file that each opens");
 }
 
 #[test]
