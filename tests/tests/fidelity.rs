@@ -152,3 +152,13 @@ s = socket.socket(socket.AF_UNIX); s.bind('s'); os.stat('s'); os.fstat(s.fileno(
 ";
     compare(tempdir().expect("a directory").path(), &[&python(), "-c", script]);
 }
+
+#[test]
+fn every_call_in_every_form() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/every_call.py");
+    let program = ["sh", "-c", "\"$0\" -S \"$1\" 2>/dev/null; true", &python(), program];
+    compare(tempdir().expect("a directory").path(), &program);
+}
