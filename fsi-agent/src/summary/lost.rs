@@ -1,12 +1,13 @@
 //! What was lost, by the stage and reason of `fsi_lost_total`, and in words.
 
 use fsi_common::loss::Counter;
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 use super::format;
 
 /// One way in which something was lost, and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub stage: &'static str,
     pub reason: &'static str,
@@ -19,6 +20,18 @@ impl From<(&'static str, &'static str, u64)> for Loss {
     }
 }
 
+impl Serialize for Loss {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { stage, reason, count } = self;
+        let mut loss = serializer.serialize_struct("Loss", 4)?;
+        loss.serialize_field("stage", stage)?;
+        loss.serialize_field("reason", reason)?;
+        loss.serialize_field("count", count)?;
+        loss.serialize_field("sentence", &self.words())?;
+        loss.end()
+    }
+}
+
 impl Loss {
     /// A counter of the kernel side, when it counts losses.
     #[must_use]
@@ -28,36 +41,72 @@ impl Loss {
 
     /// In words, with what to do about it where there is something.
     pub(super) fn words(&self) -> String {
-        let meaning = match (self.stage, self.reason) {
-            ("ring", "operation") => "operations without a span: the ring was full (a larger --ring helps)",
-            ("ring", "path") => "paths not told: the ring was full (a larger --ring helps)",
-            ("ring", "file") => "opens or closes not told: the ring was full (a larger --ring helps)",
-            ("ring", "process") => "process starts or ends not told: the ring was full (a larger --ring helps)",
-            ("probe", "aggregate_full") => "operations missing from all counts: too many different ones",
-            ("probe", "files_full") => "open files not followed: too many at once",
-            ("probe", "task_storage") => "system calls not seen: the kernel had no memory for them",
-            ("probe", "io_uring") => "requests handed to io_uring, whose inside is not seen",
-            ("probe", "aio") => "requests handed to io_submit, whose inside is not seen",
-            ("probe", "compat32") => "calls of 32-bit programs, which are not seen",
-            (stage, reason) => {
-                return format!("{} by {stage}: {}", format::count(self.count), reason.replace('_', " "));
-            }
-        };
-        format!("{} {meaning}", format::count(self.count))
+        let Meaning(one, many, rest) = meaning(self.stage, self.reason);
+        let what = if self.count == 1 { one } else { many };
+        format!("{} {what} {rest}", format::count(self.count))
+    }
+}
+
+/// What is lost, once and more than once, and what that means.
+struct Meaning(&'static str, &'static str, &'static str);
+
+#[rustfmt::skip]
+fn meaning(stage: &str, reason: &str) -> Meaning {
+    match (stage, reason) {
+        ("ring", "operation") => Meaning("operation", "operations", "without a span, though counted: the ring was full; try --ring 64MiB, or fewer spans with --slower, --failed or --sample"),
+        ("ring", "path") => Meaning("path", "paths", "not told at first use: the ring was full; try --ring 64MiB"),
+        ("ring", "file") => Meaning("open or close", "opens or closes", "of files not told: the ring was full; try --ring 64MiB"),
+        ("ring", "process") => Meaning("start or end", "starts or ends", "of processes not told: the ring was full; try --ring 64MiB"),
+        ("probe", "aggregate_full") => Meaning("operation", "operations", "missing from all counts: too many different containers, devices and errors; observe fewer with --cgroup, --path or --op"),
+        ("probe", "files_full") => Meaning("open file", "open files", "not followed: too many at once; their operations are counted, but not by file"),
+        ("probe", "task_storage") => Meaning("system call", "system calls", "not seen: the kernel had no memory for them"),
+        ("probe", "io_uring") => Meaning("request", "requests", "handed to io_uring, whose inside is not seen"),
+        ("probe", "aio") => Meaning("request", "requests", "handed to io_submit, whose inside is not seen"),
+        ("probe", "compat32") => Meaning("system call", "system calls", "of 32-bit programs, which are not seen"),
+        ("decode", "truncated") => Meaning("record", "records", "too short to be understood: fsi and its kernel side are of different versions"),
+        ("decode", "oversized") => Meaning("record", "records", "too long to be understood: fsi and its kernel side are of different versions"),
+        ("decode", "unknown_code") => Meaning("record", "records", "of unknown kind: fsi and its kernel side are of different versions"),
+        ("attribute", "unknown_file") => Meaning("operation", "operations", "whose span does not name its file: the file's announcement was lost"),
+        ("attribute", "unknown_path") => Meaning("path", "paths", "missing from spans: the record was lost"),
+        ("attribute", "evicted_path") => Meaning("path", "paths", "forgotten: more in use than are remembered"),
+        ("correlate", "unknown_close") => Meaning("file", "files", "without a span of its own: the announcement was lost"),
+        ("correlate", "unseen_close") => Meaning("file", "files", "whose end was not told"),
+        ("correlate", "unseen_exit") => Meaning("process", "processes", "whose end was not told"),
+        ("correlate", "evicted_file") => Meaning("file", "files", "ended early in the spans: too many open at once"),
+        ("correlate", "evicted_process") => Meaning("process", "processes", "ended early in the spans: too many at once"),
+        ("export", "queue_full") => Meaning("span", "spans", "not exported: they come faster than the collector takes them; ask for fewer with --slower, --failed or --sample"),
+        ("export", "closed") => Meaning("span", "spans", "not exported: too late"),
+        ("export", "refused") => Meaning("span", "spans", "refused by the collector; its log says why"),
+        ("export", "timeout") => Meaning("span", "spans", "not exported: no answer in time; is the collector there?"),
+        ("export", "flush_deadline") => Meaning("span", "spans", "not exported before the time was over; a longer --otlp-deadline helps"),
+        ("spans_file", "queue_full") => Meaning("span", "spans", "not written: they come faster than the disk takes them; ask for fewer with --slower, --failed or --sample"),
+        ("spans_file", "write") => Meaning("span", "spans", "not written: the file could not be written; is the disk full?"),
+        ("metrics", "series") => Meaning("operation", "operations", "shown as `other` in the metrics: too many series"),
+        ("metrics", "unknown_operation") => Meaning("operation", "operations", "missing from the metrics: the kernel side is of another version"),
+        _ => Meaning("thing", "things", "lost without a name"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::defs;
 
     #[test]
-    fn every_counter_that_is_a_loss_has_words_of_its_own() {
-        for loss in Counter::ALL.iter().filter_map(|counter| Loss::of_counter((counter, 1_000))) {
-            let words = loss.words();
-            assert!(words.starts_with("1,000 ") && !words.contains(" by "), "{words}");
+    fn every_loss_has_words_of_its_own() {
+        let mut all = Vec::new();
+        for (stage, reason) in defs::losses() {
+            let words = Loss { stage, reason, count: 1_000 }.words();
+            assert!(words.starts_with("1,000 ") && !words.contains("without a name"), "{stage}/{reason}: {words}");
+            all.push(words);
         }
-        let other = Loss { stage: "export", reason: "queue_full", count: 3 };
-        assert_eq!(other.words(), "3 by export: queue full");
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count, "{all:#?}");
+        let one = Loss { stage: "export", reason: "refused", count: 1 };
+        assert_eq!(one.words(), "1 span refused by the collector; its log says why");
+        let json = serde_json::to_value(one).unwrap();
+        assert_eq!((&json["count"], &json["sentence"]), (&1.into(), &one.words().into()));
     }
 }

@@ -1,4 +1,4 @@
-//! Plain text tables: columns padded to their widest cell.
+//! Plain text tables: columns padded to their widest cell; a column without any text in its rows is left out.
 
 /// Where a cell's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,21 +25,24 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells);
     }
 
-    fn widths(&self) -> [usize; N] {
+    /// Nothing for a column that is left out.
+    fn widths(&self) -> [Option<usize>; N] {
         let mut widths = [0; N];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+        let mut is_empty = [self.rows.len() > 1; N];
+        for (at, row) in self.rows.iter().enumerate() {
+            for (column, cell) in row.iter().enumerate() {
+                widths[column] = widths[column].max(cell.chars().count());
+                is_empty[column] &= at == 0 || cell.is_empty();
             }
         }
-        widths
+        std::array::from_fn(|column| (!is_empty[column]).then_some(widths[column]))
     }
 
     /// Columns that all columns but `column` take, with the gaps.
     pub(crate) fn width_without(&self, column: usize) -> usize {
         let widths = self.widths();
-        let others: usize = widths.iter().enumerate().filter(|(at, _)| *at != column).map(|(_, width)| width).sum();
-        others + GAP * (N - 1)
+        let others = widths.iter().enumerate().filter(|(at, _)| *at != column);
+        others.filter_map(|(_, width)| *width).map(|width| width + GAP).sum()
     }
 
     /// Shortens the cells of one column.
@@ -55,13 +58,14 @@ impl<const N: usize> Table<N> {
         self.rows.iter().map(|row| self.line(row, &widths)).collect()
     }
 
-    fn line(&self, row: &[String; N], widths: &[usize; N]) -> String {
+    fn line(&self, row: &[String; N], widths: &[Option<usize>; N]) -> String {
         let mut line = String::new();
         for (at, cell) in row.iter().enumerate() {
-            if at > 0 {
+            let Some(width) = widths[at] else { continue };
+            if !line.is_empty() {
                 line.push_str(&" ".repeat(GAP));
             }
-            let padding = " ".repeat(widths[at].saturating_sub(cell.chars().count()));
+            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
             match self.aligns[at] {
                 Align::Left => line.extend([cell.as_str(), &padding]),
                 Align::Right => line.extend([&padding, cell.as_str()]),
@@ -85,5 +89,14 @@ mod tests {
         table.row(["ü".to_owned(), "1,000".to_owned()]);
         assert_eq!(table.lines(), ["name      n", "ü     1,000"]);
         assert_eq!(table.width_without(0), 7);
+    }
+
+    #[test]
+    fn a_column_without_text_is_left_out() {
+        let mut table = Table::new(["name", ">n", "why"]);
+        assert_eq!(table.lines(), ["name  n  why"]);
+        table.row(["a".to_owned(), String::new(), "so".to_owned()]);
+        assert_eq!(table.lines(), ["name  why", "a     so"]);
+        assert_eq!(table.width_without(0), 5);
     }
 }

@@ -96,7 +96,8 @@ impl Page<'_> {
         if summary.files.is_empty() {
             return;
         }
-        let mut table = Table::new(["file", ">opens", ">ops", ">read", ">written", ">failed", ">time"]);
+        let mut table =
+            Table::new(["file (most time first)", ">opens", ">ops", ">read", ">written", ">failed", ">time"]);
         for row in summary.files.iter().take(MAX_FILES) {
             table.row(file_cells(row));
         }
@@ -130,6 +131,9 @@ impl Page<'_> {
         if hidden > 0 {
             self.lines.push(format!("and {hidden} other kinds of failure"));
         }
+        if summary.failures.iter().all(|row| row.example_path.is_none()) {
+            self.lines.push("--failed lists them with their paths".to_owned());
+        }
     }
 
     fn listed(&mut self, listed: &ListedRows) {
@@ -146,6 +150,9 @@ impl Page<'_> {
 
     fn ending(&mut self, summary: &Summary) {
         self.lines.push(String::new());
+        if let Some(code) = summary.exit_code.filter(|code| *code != 0) {
+            self.lines.push(format!("the command ended with exit code {code}"));
+        }
         let running = summary.totals.processes_running;
         if running > 0 {
             let verb = if running == 1 { "still runs" } else { "still run" };
@@ -161,9 +168,9 @@ impl Page<'_> {
         }
         if summary.lost.is_empty() {
             self.lines.push("lost: nothing".to_owned());
-        } else {
-            let losses: Vec<_> = summary.lost.iter().map(super::Loss::words).collect();
-            self.lines.push(self.warning(format!("lost: {}", losses.join("; "))));
+        }
+        for loss in &summary.lost {
+            self.lines.push(self.warning(format!("lost: {}", loss.words())));
         }
     }
 }

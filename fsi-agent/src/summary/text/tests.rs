@@ -63,12 +63,13 @@ git gc: 12,345 operations, 2 files, 1 process in 1.23 s; read 3.00 MiB, wrote 10
 operation   count  failed     bytes     p50      p99      max    total
 read       12,345      45  3.00 MiB  900 ns  5.60 us  1.20 ms  12.3 ms
 
-file                              opens  ops      read  written  failed     time
+file (most time first)            opens  ops      read  written  failed     time
 /srv/a/ver.../fit/here/file.pack      1   10  1.00 KiB        -       -  1.00 us
 and 1 other file: 3 operations, 5 ns
 
-failed  count  errno   meaning                    example
+failed  count  errno   meaning
 stat       45  ENOENT  No such file or directory
+--failed lists them with their paths
 
 lost: nothing";
     assert_eq!(page, expected);
@@ -78,13 +79,16 @@ lost: nothing";
 fn losses_notes_and_survivors_come_last() {
     let mut summary = summary();
     summary.totals.processes_running = 2;
+    summary.exit_code = Some(3);
     summary.lost = vec![Loss { stage: "ring", reason: "operation", count: 1_000 }];
     summary.notes = vec!["something".to_owned()];
     let page = render(&summary, &Look { width: None, color: false });
-    let last: Vec<_> = page.lines().rev().take(3).collect();
-    assert_eq!(last[0], "lost: 1,000 operations without a span: the ring was full (a larger --ring helps)");
+    let last: Vec<_> = page.lines().rev().take(4).collect();
+    assert!(last[0].starts_with("lost: 1,000 operations without a span"), "{page}");
+    assert!(last[0].contains("try --ring 64MiB"), "{page}");
     assert_eq!(last[1], "note: something");
     assert_eq!(last[2], "2 observed processes still run");
+    assert_eq!(last[3], "the command ended with exit code 3");
     assert!(page.contains("/srv/a/very/long/directory/name/that/does/not/fit/here/file.pack"));
 }
 
