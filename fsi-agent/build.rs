@@ -1,5 +1,7 @@
 //! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it.
 
+#![expect(clippy::print_stderr, reason = "a build script that fails tells people why on stderr")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};

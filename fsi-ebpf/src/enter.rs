@@ -43,7 +43,8 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
         Shape::Descriptor => descriptor(task, call, state),
         Shape::Mapping => mapping(task, state),
         Shape::Replace => {
-            state.object.file = task.file(argument(state, call.dir1()));
+            // Only a file of ours: what is closed may stand at an address where one of ours ended unseen.
+            state.object = FileAddress(task.file(argument(state, call.dir1()))).object().unwrap_or(Object::NONE);
             state.object.file != 0
         }
         Shape::Path => {

@@ -151,6 +151,10 @@ pub(crate) extern "C" fn fsi_send() -> u64 {
         if done.op != u32::from(OpKind::Symlink.code()) {
             (dir2, done.state2) = base(state, call.dir2(), done.name1, done.state2);
         }
+    } else if call.path2() != NO_ARGUMENT {
+        // linkat of a descriptor: its file is known, and the new name stands alone.
+        (done.name2, done.state2) = read_name(argument(state, call.path2()), 0);
+        (dir2, done.state2) = base(state, call.dir2(), 0, done.state2);
     }
     let (tgid, tid) = kernel::current_ids();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };

@@ -34,8 +34,14 @@ fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
     let dentry = FileAddress(object.file).dentry();
     if let Some(file) = FILES.get_ptr_mut(object.file) {
         // SAFETY: a map value; if it is removed meanwhile the memory stays until the program ends.
-        let known = unsafe { (*file).inode == object.inode && (*file).dentry == dentry && opened_ns == 0 };
-        if known {
+        let file = unsafe { &mut *file };
+        let is_same = file.inode == object.inode && file.dentry == dentry;
+        // Another thread may have used the descriptor before our open returned.
+        let is_ours = opened_ns == 0 || file.totals.last_ns > opened_ns;
+        if is_same && is_ours {
+            if opened_ns != 0 && file.announced == 0 {
+                file.opened_ns = opened_ns;
+            }
             return Some(file);
         }
         // The kernel used the memory for another file: the old one ended unseen.

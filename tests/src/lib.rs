@@ -6,10 +6,12 @@
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
 pub mod cgroup;
+pub mod collector;
 pub mod counts;
 pub mod eventually;
 pub mod fidelity;
 pub mod fsi;
+pub mod http;
 pub mod loaded;
 pub mod need;
 pub mod observe;
@@ -17,3 +19,4 @@ pub mod prom;
 pub mod served;
 pub mod spans;
 pub mod strace;
+pub mod vm;

@@ -1,6 +1,7 @@
 //! Nothing is lost silently: operations seen = spans + sampled out + named losses, with a ring that is far too small; and nothing
 //! stays in the kernel.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 //! What FSI counts is what strace sees, to the last call: operations, errnos, bytes.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::path::Path;
 use std::process::Command;
@@ -150,4 +151,14 @@ os.mkfifo('p')
 s = socket.socket(socket.AF_UNIX); s.bind('s'); os.stat('s'); os.fstat(s.fileno()); s.close(); os.stat('p')
 ";
     compare(tempdir().expect("a directory").path(), &[&python(), "-c", script]);
+}
+
+#[test]
+fn every_call_in_every_form() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/every_call.py");
+    let program = ["sh", "-c", "\"$0\" -S \"$1\" 2>/dev/null; true", &python(), program];
+    compare(tempdir().expect("a directory").path(), &program);
 }

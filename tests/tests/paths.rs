@@ -1,6 +1,7 @@
 //! Paths are those the process sees, at the time of the operation: across mounts and roots, after renames, whatever their bytes
 //! and length; and where a path cannot be told, the span says why.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::path::Path;
 

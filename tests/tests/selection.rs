@@ -1,5 +1,6 @@
 //! Who and what is observed: a command with all that it starts, a process, a cgroup, everything; by operation, path and name.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -89,6 +89,8 @@ fn observe(fsi: &Path, stage: &Stage, watched: &Watched) -> Result<bool> {
     let Watched { name, about: _, command: words } = watched;
     let file = |extension: &str| stage.out().join(format!("{name}.{extension}"));
     let mut command = Command::new(fsi);
+    // Cargo sets it for what it runs, and every program would look there first: a hundred misses that are not its own.
+    command.env_remove("LD_LIBRARY_PATH");
     command.args(["observe", "--tree", "--spans"]).arg(file("spans.jsonl")).arg("--metrics").arg(file("prom"));
     command.arg("--").args(words).current_dir(stage.work());
     println!("$ fsi observe --tree --spans {name}.spans.jsonl --metrics {name}.prom -- {}\n", quoted(words));

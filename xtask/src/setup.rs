@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
 use self::catalogue::{CATALOGUE, Need, State, Weight};
-pub(crate) use self::install::otelcol;
+pub(crate) use self::install::{older_kernel, otelcol};
 use self::machine::Machine;
 pub(crate) use self::machine::{may_load_bpf, python};
 use self::plan::Plan;

@@ -108,6 +108,7 @@ impl Run<'_> {
         let mut command = cargo_test(&["--package", "fsi-tests"], filter, &["--show-output", "--test-threads=1"]);
         command.env("FSI_BIN", self.workspace.target_dir().join("debug/fsi"));
         command.env("FSI_OTELCOL", setup::otelcol(self.workspace));
+        command.env("FSI_OLDER_KERNEL", setup::older_kernel());
         self.tests("kernel tests", command);
     }
 

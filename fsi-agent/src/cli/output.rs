@@ -26,6 +26,11 @@ pub(super) fn result(text: &str) -> Result<(), Failure> {
 pub(super) fn look() -> fsi_agent::summary::Look {
     let is_terminal = io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let width = is_terminal.then(|| terminal::size().ok()).flatten().map(|(columns, _)| usize::from(columns));
+    let width = is_terminal
+        .then(|| terminal::size().ok())
+        .flatten()
+        .map(|(columns, _)| usize::from(columns))
+        // A serial console does not say how wide it is.
+        .filter(|columns| *columns > 0);
     fsi_agent::summary::Look { width, color: is_terminal && !no_color }
 }

@@ -51,6 +51,8 @@ const PIPEFS: u64 = 0x5049_5045;
 const SOCKFS: u64 = 0x534f_434b;
 const ANON_INODE_FS: u64 = 0x0904_1934;
 const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+const SECRETMEM: u64 = 0x5345_434d;
 const PID_FS: u64 = 0x5049_4446;
 const NSFS: u64 = 0x6e73_6673;
 const FMODE_CREATED: u32 = 1 << 20;
@@ -77,10 +79,11 @@ impl FileAddress {
         let (ino, sb) = (fields.u64(offset!(inode_ino)), fields.u64(offset!(inode_sb)));
         let sb = Fields::read(sb)?;
         let magic = sb.u64(offset!(sb_magic));
-        if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS) {
+        if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS | SECRETMEM) {
             return None;
         }
-        if magic == TMPFS && sb.u64(offset!(sb_flags)) & SB_KERNMOUNT != 0 {
+        // The kernel's own mounts of these hold memory files, and nothing that has a name.
+        if matches!(magic, TMPFS | HUGETLBFS) && sb.u64(offset!(sb_flags)) & SB_KERNMOUNT != 0 {
             return None;
         }
         Some(Object { file: self.0, inode, ino, dev: sb.u32(offset!(sb_dev)), mode })

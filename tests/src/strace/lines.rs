@@ -24,14 +24,17 @@ pub(super) fn whole(log: &str) -> Vec<Line> {
         if let Some(head) = text.strip_suffix(UNFINISHED) {
             begun.insert(pid, head.to_owned());
         } else if let Some(tail) = text.strip_prefix("<... ").and_then(|rest| rest.split_once(RESUMED)) {
-            let head = begun.remove(&pid).unwrap_or_else(|| panic!("resumed without a beginning: {line}"));
-            whole.push(Line { pid, text: head + tail.1 });
+            match begun.remove(&pid) {
+                Some(head) => whole.push(Line { pid, text: head + tail.1 }),
+                // A thread that executes another program goes on under the number of its process.
+                None => assert!(tail.0 == "execve", "resumed without a beginning: {line}"),
+            }
         } else {
             whole.push(Line { pid, text: text.to_owned() });
         }
     }
     // A process that was killed in a call never comes back to it.
-    whole.extend(begun.into_iter().map(|(pid, head)| Line { pid, text: head + ") = ?" }));
+    whole.extend(begun.into_iter().filter(|(_, head)| !head.starts_with("execve(")).map(|(pid, head)| Line { pid, text: head + ") = ?" }));
     whole
 }
 

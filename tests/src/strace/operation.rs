@@ -175,7 +175,8 @@ fn is_file(argument: &str) -> bool {
     if number == "AT_FDCWD" {
         return true;
     }
-    annotation.starts_with('/') && !annotation.starts_with("/memfd:") && !annotation.contains("<char ")
+    let is_memory = annotation.starts_with("/memfd:") || annotation.starts_with("/secretmem>(deleted)");
+    annotation.starts_with('/') && !is_memory && !annotation.contains("<char ")
 }
 
 /// Bytes and direction of a result.

@@ -50,6 +50,8 @@ pub(super) enum Get {
     BpfLinker,
     /// Built from tests/otelcol into the cache, with Go.
     Otelcol,
+    /// Fetched from Debian into the cache, not installed: this machine goes on booting what it boots.
+    OlderKernel,
     /// Not ours to change.
     ByHand,
 }
@@ -214,6 +216,27 @@ pub(super) const CATALOGUE: &[Need] = &[
         state: |workspace| executable(&otelcol(workspace)),
         get: Get::Otelcol,
         by_hand: "needs Go, see there",
+    },
+    Need {
+        name: "qemu, busybox, cpio",
+        why: "boot the probes on an older kernel",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| match (program("qemu-system-x86_64"), program("busybox"), program("cpio")) {
+            (State::Present(qemu), State::Present(_), State::Present(_)) => State::Present(qemu),
+            _ => State::Missing,
+        },
+        get: Get::Apt(&["qemu-system-x86", "busybox-static", "cpio"]),
+        by_hand: "install qemu for x86_64, a static busybox and cpio",
+    },
+    Need {
+        name: "older kernel",
+        why: "the oldest kernel that the probes must load on",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| file(&super::older_kernel().display().to_string()),
+        get: Get::OlderKernel,
+        by_hand: "set FSI_OLDER_KERNEL to the image of a Linux 6.1 with BTF and run `cargo test -p fsi-tests`",
     },
     Need {
         name: "fio",

@@ -32,6 +32,7 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
             Get::RustupComponent(component) => rustup_component(component),
             Get::BpfLinker => bpf_linker(),
             Get::Otelcol => build_otelcol(workspace),
+            Get::OlderKernel => fetch_older_kernel(),
             Get::Apt(_) | Get::ByHand => Ok(()),
         };
         failed.extend(done.err());
@@ -109,6 +110,30 @@ fn build_otelcol(workspace: &Workspace) -> Result<()> {
         .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOWORK", "off")])
         .current_dir(workspace.path("tests/otelcol"));
     build_into(place, "otelcol", "build the OpenTelemetry Collector", command)
+}
+
+/// The image of the kernel that the tests boot beside this one.
+pub(crate) fn older_kernel() -> PathBuf {
+    tool_dir("older-kernel", "debian").join("vmlinuz")
+}
+
+/// Takes the image out of Debian's package; the package itself is never installed.
+const FETCH_KERNEL: &str = r#"set -e
+package() { apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: //p' | head -n 1; }
+[ -n "$(package)" ] || apt-get update
+apt-get download "$(package)"
+dpkg-deb --extract ./*.deb package
+mv package/boot/vmlinuz-* vmlinuz
+rm -r package ./*.deb"#;
+
+fn fetch_older_kernel() -> Result<()> {
+    let place = older_kernel();
+    let place = place.parent().context("the kernel has a folder of its own")?;
+    let partial = partial(place);
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", FETCH_KERNEL]).current_dir(&partial);
+    build_into(place, "older-kernel", "fetch Debian's kernel", command)
 }
 
 /// Runs a command that fills `partial(place)` and puts the result in place.

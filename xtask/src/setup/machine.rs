@@ -38,6 +38,7 @@ impl Machine {
             Get::Apt(_) => self.apt,
             Get::RustupComponent(_) => self.rustup,
             Get::BpfLinker => self.llvm || self.apt,
+            Get::OlderKernel => self.apt && cfg!(target_arch = "x86_64"),
             Get::Otelcol => self.go,
             Get::ByHand => false,
         }

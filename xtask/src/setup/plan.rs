@@ -23,7 +23,7 @@ impl<'a> Plan<'a> {
             plan.names.push(need.name);
             match need.get {
                 Get::Apt(packages) => plan.apt.extend(packages),
-                Get::RustupComponent(_) | Get::BpfLinker | Get::Otelcol => plan.build.push(need),
+                Get::RustupComponent(_) | Get::BpfLinker | Get::Otelcol | Get::OlderKernel => plan.build.push(need),
                 Get::ByHand => {}
             }
         }
@@ -69,6 +69,7 @@ fn how(get: Get) -> &'static str {
         Get::RustupComponent(_) => "by rustup, a few seconds",
         Get::BpfLinker => "built from crates.io into the cache, 1 to 2 minutes, 40 MB",
         Get::Otelcol => "built from the Go module proxy into the cache, 1 to 3 minutes, 30 MB",
+        Get::OlderKernel => "fetched from Debian into the cache, not installed, 70 MB",
         Get::ByHand => "by hand",
     }
 }
