@@ -35,7 +35,7 @@ fn modes(lines: &BTreeSet<Line>) -> Vec<Mode> {
 }
 
 impl Rounds {
-    /// Runs them. A peer that is not here is left out; one that fails ends the run, because half a comparison misleads.
+    /// Runs them. A peer that is not here, or fails, is left out and named; what fails of ours ends the run.
     pub(super) fn run(kit: &Kit, lines: &BTreeSet<Line>, count: usize, say: impl Fn(&str)) -> Result<Self> {
         let mut all = Self::default();
         let mut present = Vec::new();
@@ -51,14 +51,19 @@ impl Rounds {
             return Ok(all);
         }
         for number in 0..count {
-            say(&format!(
-                "round {} of {count}{}",
-                number + 1,
-                if number == 0 { " (warms up, not counted)" } else { "" }
-            ));
+            let counted = if number == 0 { " (warms up, not counted)" } else { "" };
+            say(&format!("round {} of {count}{counted}", number + 1));
             let mut round = Round::new();
             for mode in rotated(&present, number) {
-                round.insert(mode, mode.run(kit, lines)?);
+                match mode.run(kit, lines) {
+                    Ok(sample) => drop(round.insert(mode, sample)),
+                    Err(error) if mode.peer().is_some() => {
+                        say(&format!("without {} from here on: {error:#}", mode.name()));
+                        all.missing.push((mode, format!("it failed: {error}")));
+                        present.retain(|other| *other != mode);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if number > 0 {
                 all.rounds.push(round);
