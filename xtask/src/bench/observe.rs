@@ -51,7 +51,7 @@ fn ratios(rounds: &Rounds) -> Vec<Row> {
 }
 
 fn nanoseconds(rounds: &Rounds) -> Vec<Row> {
-    let added = |what: &str, mode: Mode, name: &str, target: Target| {
+    let added = |what: &str, mode: Mode, name: &'static str, target: Target| {
         Row::of_rounds(Line::O2, what, (rounds.added(mode, name), rounds.a_a(name)), "ns", target)
     };
     vec![

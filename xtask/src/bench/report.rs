@@ -1,11 +1,14 @@
 //! One row for each thing measured: what, how much, what was wanted; as a table and as JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use super::Line;
 use super::statistics::CALM;
+
+const COLUMNS: usize = 8;
 
 /// What is wanted of a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +29,9 @@ pub(super) enum Verdict {
     Open(String),
 }
 
+/// The loop a row is about, and the ratio of its speed alone to its speed alone again.
+pub(super) type AgainstItself = Option<(&'static str, f64)>;
+
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) line: Line,
@@ -36,7 +42,7 @@ pub(super) struct Row {
     pub(super) verdict: Verdict,
     /// Counted rounds; none for counts.
     pub(super) rounds: Option<usize>,
-    pub(super) a_a: Option<f64>,
+    pub(super) a_a: AgainstItself,
     /// What else there is to know about the number.
     pub(super) note: Option<String>,
 }
@@ -74,11 +80,11 @@ impl Verdict {
 }
 
 impl Row {
-    /// A number that rounds gave, with the A/A ratio of the load it is about; none, when no round had it.
+    /// A number that rounds gave, with the A/A ratio of the loop it is about; none, when no round had it.
     pub(super) fn of_rounds(
         line: Line,
         what: impl Into<String>,
-        (measured, a_a): (Option<(f64, usize)>, Option<f64>),
+        (measured, a_a): (Option<(f64, usize)>, AgainstItself),
         unit: &'static str,
         target: Target,
     ) -> Self {
@@ -108,25 +114,21 @@ impl Row {
     }
 
     fn is_restless(&self) -> bool {
-        self.a_a.is_some_and(|a_a| !CALM.contains(&a_a))
+        self.a_a.is_some_and(|(_, a_a)| !CALM.contains(&a_a))
     }
 
-    fn cells(&self) -> [String; 7] {
+    fn cells(&self) -> [String; COLUMNS] {
+        let dash = || "-".to_owned();
+        let mark = if self.is_restless() { " !" } else { "" };
         [
             format!("{:?}", self.line),
-            match &self.note {
-                Some(note) => format!("{} ({note})", self.what),
-                None => self.what.clone(),
-            },
-            self.value
-                .map_or_else(|| "-".to_owned(), |value| format!("{} {}", number(value), self.unit).trim().to_owned()),
+            self.what.clone(),
+            self.value.map_or_else(dash, |value| format!("{} {}", number(value), self.unit).trim().to_owned()),
             self.target.words(),
             self.verdict.words(),
-            self.a_a.map_or_else(
-                || "-".to_owned(),
-                |a_a| format!("{a_a:.3}{}", if self.is_restless() { " !" } else { "" }),
-            ),
-            self.rounds.map_or_else(|| "-".to_owned(), |rounds| rounds.to_string()),
+            self.a_a.map_or_else(dash, |(_, a_a)| format!("{a_a:.3}{mark}")),
+            self.rounds.map_or_else(dash, |rounds| rounds.to_string()),
+            self.note.clone().unwrap_or_default(),
         ]
     }
 
@@ -146,7 +148,7 @@ impl Row {
         json!({
             "id": format!("{:?}", self.line), "what": self.what, "value": self.value, "unit": self.unit,
             "relation": relation, "target": target, "verdict": verdict, "reason": reason,
-            "rounds": self.rounds, "a_a": self.a_a, "restless": self.is_restless(), "note": self.note,
+            "rounds": self.rounds, "a_a": self.a_a.map(|(_, ratio)| ratio), "loop": self.a_a.map(|(name, _)| name), "restless": self.is_restless(), "note": self.note,
         })
     }
 }
@@ -179,10 +181,11 @@ fn grouped(digits: &str) -> String {
 
 /// The table, in Markdown that is aligned for the terminal too.
 pub(super) fn table(rows: &[Row]) -> String {
-    let mut cells = vec![["id", "measured", "value", "target", "verdict", "A/A", "rounds"].map(str::to_owned)];
+    let mut cells =
+        vec![["id", "measured", "value", "target", "verdict", "A/A", "rounds", "remark"].map(str::to_owned)];
     cells.extend(rows.iter().map(Row::cells));
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let mut table = String::new();
     for (index, row) in cells.iter().enumerate() {
         for (cell, width) in row.iter().zip(&widths) {
@@ -201,16 +204,16 @@ pub(super) fn table(rows: &[Row]) -> String {
 /// What must be said about the run as a whole.
 pub(super) fn remarks(rows: &[Row], counted_rounds: usize) -> Vec<String> {
     let mut remarks = Vec::new();
-    let restless: Vec<String> = rows
+    let restless: BTreeSet<String> = rows
         .iter()
         .filter(|row| row.is_restless())
-        .map(|row| format!("{:?} {}: {:.3}", row.line, row.what, row.a_a.unwrap_or_default()))
+        .filter_map(|row| row.a_a.map(|(name, a_a)| format!("{name} {a_a:.3}")))
         .collect();
     if !restless.is_empty() {
         remarks.push(format!(
             "This machine was too restless: the same load against itself is outside 0.95 to 1.05 (marked `!`), so what \
-             stands beside it is not to be relied on. {}",
-            restless.join("; ")
+             stands beside it is not to be relied on: {}.",
+            restless.into_iter().collect::<Vec<_>>().join(", ")
         ));
     }
     if counted_rounds < 7 && rows.iter().any(|row| row.rounds.is_some()) {
@@ -238,7 +241,7 @@ mod tests {
     use super::*;
 
     fn row(value: f64, target: Target, a_a: f64) -> Row {
-        Row::of_rounds(Line::O1, "open", (Some((value, 8)), Some(a_a)), "x", target)
+        Row::of_rounds(Line::O1, "open", (Some((value, 8)), Some(("open", a_a))), "x", target)
     }
 
     #[test]
@@ -256,7 +259,7 @@ mod tests {
         let calm = remarks(&[row(1.0, Target::None, 1.04)], 8);
         assert_eq!(calm, ["0 met, 0 not met, 0 open"]);
         let restless = remarks(&[row(1.0, Target::None, 0.94)], 6);
-        assert!(restless[0].contains("too restless") && restless[0].contains("0.940"), "{restless:?}");
+        assert!(restless[0].contains("too restless") && restless[0].contains("open 0.940."), "{restless:?}");
         assert!(restless[1].contains("6 rounds"), "{restless:?}");
         assert!(table(&[row(1.0, Target::None, 0.94)]).contains("0.940 !"));
     }

@@ -98,8 +98,8 @@ impl Rounds {
     }
 
     /// The same load against itself.
-    pub(super) fn a_a(&self, name: &str) -> Option<f64> {
-        self.speed(Mode::BareAgain, name).map(|(ratio, _)| ratio)
+    pub(super) fn a_a(&self, name: &'static str) -> Option<(&'static str, f64)> {
+        self.speed(Mode::BareAgain, name).map(|(ratio, _)| (name, ratio))
     }
 
     /// What a peer saw of what was done, in the last round.
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(rounds.added(Mode::Sums, "pread"), Some((300.0, 3)));
         assert_eq!(rounds.added_share(Mode::Sums, Mode::Strace, "pread"), Some((0.005, 3)));
         assert_eq!(rounds.times(Mode::Strace, Mode::Sums, "pread"), Some((100.5, 3)));
-        assert!((rounds.a_a("pread").unwrap() - 0.909).abs() < 0.001);
+        assert!((rounds.a_a("pread").unwrap().1 - 0.909).abs() < 0.001);
         assert_eq!(rounds.speed(Mode::PerfTrace, "pread"), None);
     }
 
