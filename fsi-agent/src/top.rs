@@ -3,7 +3,6 @@
 //! By operation and by container the kernel's own aggregates are read and subtracted; by file and by process every operation
 //! crosses as an event and is summed up here, in bounded memory.
 
-mod cgroup_names;
 mod gather;
 mod meter;
 mod screen;
@@ -15,8 +14,8 @@ use std::time::Duration;
 
 use crate::clock::{Clock, monotonic_ns};
 use crate::observe::Signals;
+use crate::probe::ProbeError;
 use crate::probe::options::{EventPolicy, ProbeOptions};
-use crate::probe::{Probe, ProbeError};
 use gather::Gatherer;
 pub use table::SortBy;
 
@@ -82,7 +81,7 @@ const DRAIN: Duration = Duration::from_millis(4);
 /// The kernel side cannot be loaded or read.
 pub fn once(config: &TopConfig) -> Result<String, TopError> {
     let signals = Signals::listen().map_err(TopError::Signals)?;
-    let mut gatherer = Gatherer::new(Probe::load(&config.probe)?, config.by)?;
+    let mut gatherer = Gatherer::new(config)?;
     let duration = config.duration.unwrap_or(config.interval);
     let start_ns = monotonic_ns();
     while Clock::since(start_ns) < duration && !signals.any() {
@@ -99,6 +98,6 @@ pub fn once(config: &TopConfig) -> Result<String, TopError> {
 /// The kernel side cannot be loaded or read, or the terminal cannot be drawn on.
 pub fn live(config: &TopConfig) -> Result<(), TopError> {
     let signals = Signals::listen().map_err(TopError::Signals)?;
-    let gatherer = Gatherer::new(Probe::load(&config.probe)?, config.by)?;
+    let gatherer = Gatherer::new(config)?;
     screen::run(config, gatherer, &signals)
 }

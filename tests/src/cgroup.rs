@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::eventually::eventually;
 
@@ -15,9 +16,11 @@ impl Cgroup {
     /// Below a hierarchy; nothing where there is none that can be written.
     #[must_use]
     pub fn below(hierarchy: &Path) -> Option<Self> {
-        let path = hierarchy.join(format!("fsi-tests-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = hierarchy.join(format!("fsi-tests-{}-{number}", std::process::id()));
         let is_one = hierarchy.join("cgroup.procs").exists();
-        (is_one && fs::create_dir(&path).is_ok()).then_some(Self { path })
+        (is_one && fs::create_dir(&path).is_ok()).then(|| Self { path })
     }
 
     /// A cgroup in this one.

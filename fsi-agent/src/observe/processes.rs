@@ -9,6 +9,9 @@ use zerocopy::FromBytes as _;
 /// More processes at once than a kernel lets live; what is over it is counted, not remembered.
 const MAX_LIVING: usize = 1 << 17;
 
+/// Cgroups that are told from new ones; more are only looked up when somebody needs them.
+const MAX_CGROUPS: usize = 1 << 16;
+
 /// The processes of an observation.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
@@ -16,6 +19,8 @@ pub(super) struct Processes {
     seen: u64,
     /// Programs were started or processes ended since this was last asked.
     changed: bool,
+    cgroups: HashSet<u64>,
+    new_cgroups: Vec<u64>,
 }
 
 impl Processes {
@@ -39,6 +44,7 @@ impl Processes {
 
     fn process(&mut self, record: &ProcessRecord) {
         self.lives(record.tgid);
+        self.is_in(record.cgroup);
         if record.header.detail == ProcessEvent::Exit as u16 {
             self.living.remove(&record.tgid);
             self.changed = true;
@@ -54,6 +60,17 @@ impl Processes {
                 self.living.insert(tgid);
             }
         }
+    }
+
+    fn is_in(&mut self, cgroup: u64) {
+        if self.cgroups.len() < MAX_CGROUPS && self.cgroups.insert(cgroup) {
+            self.new_cgroups.push(cgroup);
+        }
+    }
+
+    /// The cgroups in which processes turned up since this was last asked.
+    pub(super) fn take_new_cgroups(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.new_cgroups)
     }
 
     pub(super) fn seen(&self) -> u64 {
@@ -98,6 +115,7 @@ mod tests {
         processes.record(event(own, ProcessEvent::Fork).as_bytes());
         processes.record(event(own, ProcessEvent::Exec).as_bytes());
         processes.record(event(u32::MAX, ProcessEvent::Fork).as_bytes());
+        assert_eq!((processes.take_new_cgroups(), processes.take_new_cgroups()), (vec![0], vec![]));
         assert!(processes.take_changed());
         assert!(!processes.take_changed());
         assert_eq!((processes.seen(), processes.running()), (2, 1));

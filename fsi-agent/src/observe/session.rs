@@ -4,6 +4,7 @@
 //! exit code is the one that counts.
 
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use super::scrape::ScrapeDesk;
 use super::signals::Signals;
 use super::sinks::{Collected, Sinks};
 use super::{CommandEnd, Observation, ObserveConfig, ObserveError};
+use crate::cgroups::Cgroups;
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
 use crate::probe::features::TIER;
 use crate::probe::options::Selection;
 use crate::summary::{Loss, Summary, SummaryInput};
-use crate::telemetry::containers::NoContainers;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
 
@@ -39,6 +40,7 @@ pub(super) struct Session<'a> {
     pipeline: Pipeline,
     sinks: Sinks,
     processes: Processes,
+    cgroups: Arc<Cgroups>,
     signals: Signals,
     forwarded: u32,
     desk: ScrapeDesk,
@@ -59,12 +61,14 @@ impl<'a> Session<'a> {
             None => None,
         };
         let clock = Clock::measure();
+        let cgroups = Arc::new(Cgroups::observed(&config.probe.selection));
         Ok(Self {
             config,
             probe,
             pipeline: Pipeline::new(PipelineOptions::default(), clock),
-            sinks: Sinks::open(config)?,
+            sinks: Sinks::open(config, &cgroups)?,
             processes: Processes::default(),
+            cgroups,
             signals,
             forwarded: 0,
             desk,
@@ -114,6 +118,7 @@ impl<'a> Session<'a> {
         if self.chores.tick.is_due(now_ns) {
             let pipeline = &mut self.pipeline;
             self.sinks.ticking(|sinks| pipeline.tick(now_ns, sinks));
+            self.meet_cgroups();
         }
         if self.chores.sweep.is_due(now_ns) && self.processes.take_changed() {
             self.sweep();
@@ -124,6 +129,13 @@ impl<'a> Session<'a> {
         }
         if self.chores.metrics.is_due(now_ns) {
             self.write_metrics(self.sinks.losses());
+        }
+    }
+
+    /// A container may be gone when the metrics ask for its name: look while it is there.
+    fn meet_cgroups(&mut self) {
+        for cgroup in self.processes.take_new_cgroups() {
+            drop(self.cgroups.get(cgroup));
         }
     }
 
@@ -213,6 +225,7 @@ impl<'a> Session<'a> {
     fn finish(mut self, command: CommandEnd) -> Observation {
         let end_ns = monotonic_ns();
         self.stop_probe();
+        self.meet_cgroups();
         let processes_running = self.processes.running();
         self.pipeline.finish(monotonic_ns(), &mut self.sinks);
         let (aggregates, counters) = self.kernel_side();
@@ -283,7 +296,7 @@ impl<'a> Session<'a> {
             spans: self.sinks.outcomes(),
             tier: TIER,
             open_files,
-            containers: &NoContainers,
+            containers: &*self.cgroups,
         };
         render(&snapshot).unwrap_or_else(|error| {
             self.note(error.to_string());

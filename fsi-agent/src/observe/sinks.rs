@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::outputs::OutputError;
 use super::{ObserveConfig, ObserveError, TreeDrawing};
+use crate::cgroups::Cgroups;
 use crate::span::{Span, SpanBody, SpanSink};
 use crate::summary::files::FileTable;
 use crate::summary::listed::ListedOperations;
 use crate::summary::tree::{Tree, TreeBuilder};
 use crate::summary::{Export, Loss};
+use crate::telemetry::containers::ContainerNames;
 use crate::telemetry::export::{OtlpHandle, OtlpOptions, OtlpSink};
 use crate::telemetry::jsonl::JsonLinesSink;
 
@@ -46,14 +48,17 @@ pub(super) struct Collected {
 }
 
 impl Sinks {
-    pub(super) fn open(config: &ObserveConfig) -> Result<Self, ObserveError> {
+    pub(super) fn open(config: &ObserveConfig, cgroups: &Arc<Cgroups>) -> Result<Self, ObserveError> {
+        let containers = || -> Arc<dyn ContainerNames> { Arc::<Cgroups>::clone(cgroups) };
         let otlp = match &config.otlp {
-            Some(url) => Some(OtlpSink::start(url, OtlpOptions::default())?),
+            Some(url) => {
+                Some(OtlpSink::start(url, OtlpOptions { containers: containers(), ..OtlpOptions::default() })?)
+            }
             None => None,
         };
         // Last, because it empties the file.
         let spans_file = match &config.spans {
-            Some(path) => Some(JsonLinesSink::create(path).map_err(OutputError::from)?),
+            Some(path) => Some(JsonLinesSink::create(path, containers()).map_err(OutputError::from)?),
             None => None,
         };
         let tree = match config.tree {

@@ -44,6 +44,15 @@ pub fn find(id: &str) -> Result<Vec<PathBuf>, ContainerError> {
 /// Version 1 controllers, in the order in which their hierarchies are preferred: those that runtimes always use come first.
 const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "blkio", "devices", "freezer", "cpuset"];
 
+/// What container runtimes give: 64 hexadecimal digits.
+const ID_LEN: usize = 64;
+
+/// The container whose cgroup a directory of that name is.
+#[must_use]
+pub fn id_in(name: &str) -> Option<&str> {
+    candidates(name).find(|part| part.len() == ID_LEN && is_hex(part))
+}
+
 /// Where cgroup hierarchies are mounted, the preferred first: version 1 by controller, then version 2. One without a
 /// controller is left out, because the kernel side cannot tell its groups apart.
 ///
@@ -53,11 +62,11 @@ pub fn hierarchies() -> Result<Vec<PathBuf>, ContainerError> {
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(ContainerError::Mounts)?;
     let mut mounts: Vec<_> = table.lines().filter_map(cgroup_mount).collect();
     mounts.sort();
-    Ok(mounts.into_iter().map(|(_, point)| point).collect())
+    Ok(mounts.into_iter().map(|(_, _, point)| point).collect())
 }
 
-/// Rank and mount point, when the line is a cgroup hierarchy of use.
-fn cgroup_mount(line: &str) -> Option<(usize, PathBuf)> {
+/// Rank, whether only a part of it is mounted, and the mount point, when the line is a cgroup hierarchy of use.
+fn cgroup_mount(line: &str) -> Option<(usize, bool, PathBuf)> {
     let (mount, source) = line.split_once(" - ")?;
     let mut source = source.split(' ');
     let rank = match source.next()? {
@@ -68,8 +77,9 @@ fn cgroup_mount(line: &str) -> Option<(usize, PathBuf)> {
         }
         _ => return None,
     };
-    let point = mount.split(' ').nth(4)?;
-    Some((rank, PathBuf::from(point.replace("\\040", " "))))
+    let mut mount = mount.split(' ');
+    let (root, point) = (mount.nth(3)?, mount.next()?);
+    Some((rank, root != "/", PathBuf::from(point.replace("\\040", " "))))
 }
 
 fn find_below(roots: &[PathBuf], id: &str) -> Result<Vec<PathBuf>, ContainerError> {
@@ -105,16 +115,22 @@ fn walk(directory: &Path, id: &str, depth: usize, found: &mut BTreeMap<String, V
 
 /// The full id that a directory's name holds, when it is the one asked for.
 fn container_id<'a>(name: &'a str, id: &str) -> Option<&'a str> {
-    // The monitor of CRI-O and podman has a cgroup of its own that carries the id; it is not the container.
-    if id.is_empty() || name.contains("conmon") {
+    if id.is_empty() {
         return None;
     }
-    let stem = name.strip_suffix(".scope").unwrap_or(name);
+    candidates(name).find(|part| *part == id || (part.len() >= LEAST_ID_LEN && is_hex(part) && part.starts_with(id)))
+}
+
+/// The parts of a directory's name that may be an id: from its start or a separator to its end.
+fn candidates(name: &str) -> impl Iterator<Item = &str> {
+    // The monitor of CRI-O and podman has a cgroup of its own that carries the id; it is not the container.
+    let stem = if name.contains("conmon") { "" } else { name.strip_suffix(".scope").unwrap_or(name) };
     let boundaries = stem.match_indices(['-', ':']).map(|(at, _)| at + 1);
-    std::iter::once(0).chain(boundaries).map(|start| &stem[start..]).find(|part| {
-        let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        *part == id || (is_hex && part.len() >= LEAST_ID_LEN && part.starts_with(id))
-    })
+    std::iter::once(0).chain(boundaries).map(|start| &stem[start..])
+}
+
+fn is_hex(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -161,9 +177,9 @@ mod tests {
     #[test]
     fn mounts_of_other_kinds_are_passed_over() {
         let v2 = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup_mount(v2), Some((8, PathBuf::from("/sys/fs/cgroup"))));
+        assert_eq!(cgroup_mount(v2), Some((8, false, PathBuf::from("/sys/fs/cgroup"))));
         let v1 = "36 24 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids";
-        assert_eq!(cgroup_mount(v1), Some((1, PathBuf::from("/sys/fs/cgroup/pids"))));
+        assert_eq!(cgroup_mount(v1), Some((1, false, PathBuf::from("/sys/fs/cgroup/pids"))));
         assert_eq!(cgroup_mount("37 24 0:32 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd"), None);
         assert_eq!(cgroup_mount("24 1 8:1 / / rw - ext4 /dev/sda1 rw"), None);
     }

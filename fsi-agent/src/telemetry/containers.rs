@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// Knows containers by the cgroup ids the kernel reports. Looked up while exporting: it must answer from memory.
+/// Knows containers by the cgroup ids the kernel reports. Asked on the exporters' threads and at a scrape, often: it answers from memory
+/// but for ids that are new.
 pub trait ContainerNames: Debug + Send + Sync {
     /// The container's id, or nothing when the cgroup is not a container's (or not known to be).
     fn container(&self, cgroup: u64) -> Option<Arc<str>>;

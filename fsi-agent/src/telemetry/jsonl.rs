@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 
-use super::containers::{ContainerNames, NoContainers};
+use super::containers::ContainerNames;
 use super::defs;
 use super::queue::{Queue, QueueCounts};
 use super::span::{Converter, resource};
@@ -66,19 +66,11 @@ pub struct JsonLinesSink {
 }
 
 impl JsonLinesSink {
-    /// Creates (or empties) the file.
+    /// Creates (or empties) the file. `containers` has the names for `container.id`.
     ///
     /// # Errors
     /// When it cannot be created.
-    pub fn create(path: &Path) -> Result<Self, JsonLinesError> {
-        Self::create_with(path, Arc::new(NoContainers))
-    }
-
-    /// The same, with names for `container.id`.
-    ///
-    /// # Errors
-    /// When it cannot be created.
-    pub fn create_with(path: &Path, containers: Arc<dyn ContainerNames>) -> Result<Self, JsonLinesError> {
+    pub fn create(path: &Path, containers: Arc<dyn ContainerNames>) -> Result<Self, JsonLinesError> {
         let file = File::create(path).map_err(|source| JsonLinesError::Create { path: path.to_owned(), source })?;
         let shared = Arc::new(Shared {
             queue: Queue::new(MAX_QUEUED, MAX_BATCH, INTERVAL),

@@ -7,10 +7,10 @@ use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
 
-use super::cgroup_names::CgroupNames;
 use super::meter::Meter;
 use super::table::{Row, SortBy, Table};
-use super::{By, TopError};
+use super::{By, TopConfig, TopError};
+use crate::cgroups::{Cgroup, Cgroups};
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
@@ -20,6 +20,9 @@ use crate::summary::format;
 /// Different rows in one interval; what is over it is summed up as one.
 const MAX_ROWS: usize = 16_384;
 
+/// So much of a container's id, as other tools show it; `--container` takes it.
+const SHORT_ID: usize = 12;
+
 /// Drains the probe and sums up.
 #[derive(Debug)]
 pub(super) struct Gatherer {
@@ -27,7 +30,7 @@ pub(super) struct Gatherer {
     pipeline: Pipeline,
     by: By,
     rows: Rows,
-    names: CgroupNames,
+    cgroups: Cgroups,
     last: HashMap<AggregateKey, AggregateValue>,
     last_ns: u64,
 }
@@ -74,11 +77,14 @@ fn path(operation: &OpSpan) -> Key {
 }
 
 impl Gatherer {
-    pub(super) fn new(probe: Probe, by: By) -> Result<Self, TopError> {
+    pub(super) fn new(config: &TopConfig) -> Result<Self, TopError> {
+        let by = config.by;
+        let probe = Probe::load(&config.probe)?;
+        let cgroups = Cgroups::observed(&config.probe.selection);
         let pipeline = Pipeline::new(PipelineOptions::default(), Clock::measure());
         let rows = Rows { by, meters: HashMap::new(), over: Meter::default() };
         let last = probe.aggregates()?.into_iter().collect();
-        Ok(Self { probe, pipeline, by, rows, names: CgroupNames::new(), last, last_ns: monotonic_ns() })
+        Ok(Self { probe, pipeline, by, rows, cgroups, last, last_ns: monotonic_ns() })
     }
 
     /// What came since the last call.
@@ -115,7 +121,7 @@ impl Gatherer {
     }
 
     fn aggregate_meters(&mut self) -> Result<Vec<(String, Meter)>, TopError> {
-        let mut meters: HashMap<u64, Meter> = HashMap::new();
+        let mut meters: HashMap<String, Meter> = HashMap::new();
         for (key, value) in self.probe.aggregates()? {
             let before = self.last.insert(key, value).unwrap_or_default();
             let change = AggregateValue {
@@ -125,20 +131,21 @@ impl Gatherer {
                 max_ns: value.max_ns,
             };
             if change.count > 0 {
-                let row = if self.by == By::Container { key.cgroup } else { u64::from(key.op) };
-                meters.entry(row).or_default().add_aggregate(&key, &change);
+                meters.entry(self.row_name(&key)).or_default().add_aggregate(&key, &change);
             }
         }
-        let named = meters.into_iter().map(|(row, meter)| (self.row_name(row), meter));
-        Ok(named.collect())
+        Ok(meters.into_iter().collect())
     }
 
-    fn row_name(&mut self, row: u64) -> String {
-        if self.by == By::Container {
-            return self.names.name(row);
+    fn row_name(&self, key: &AggregateKey) -> String {
+        if self.by != By::Container {
+            return OpKind::try_from(key.op).map_or("unknown", OpKind::name).to_owned();
         }
-        let op = u16::try_from(row).ok().and_then(|code| OpKind::try_from(code).ok());
-        op.map_or("unknown", OpKind::name).to_owned()
+        match self.cgroups.get(key.cgroup) {
+            Some(Cgroup { path: _, container: Some(id) }) => id.chars().take(SHORT_ID).collect(),
+            Some(Cgroup { path, container: None }) => path.as_ref().to_owned(),
+            None => format!("cgroup {}", key.cgroup),
+        }
     }
 }
 

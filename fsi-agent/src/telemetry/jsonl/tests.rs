@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::telemetry::containers::NoContainers;
 use crate::telemetry::samples;
 use fsi_common::op::OpKind;
 use fsi_common::record::PathState;
@@ -11,11 +12,15 @@ fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+fn create(path: &Path) -> Result<JsonLinesSink, JsonLinesError> {
+    JsonLinesSink::create(path, Arc::new(NoContainers))
+}
+
 #[test]
 fn a_line_is_an_export_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spans.jsonl");
-    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let mut sink = create(&path).unwrap();
     sink.span(&Arc::new(samples::process(Some(0))));
     sink.span(&Arc::new(samples::op(OpKind::Read, 5, samples::path(b"/data/f", PathState::Resolved))));
     let report = sink.finish();
@@ -50,7 +55,7 @@ fn a_line_is_an_export_request() {
 fn lines_hold_a_hundred_spans_and_none_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spans.jsonl");
-    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let mut sink = create(&path).unwrap();
     (0..10_050).for_each(|_| sink.span(&samples::read("/f")));
     assert_eq!(sink.finish().written, 10_050);
     let counts: Vec<_> = lines(&path)
@@ -62,7 +67,7 @@ fn lines_hold_a_hundred_spans_and_none_is_missing() {
 
 #[test]
 fn a_full_disk_is_counted() {
-    let mut sink = JsonLinesSink::create(Path::new("/dev/full")).unwrap();
+    let mut sink = create(Path::new("/dev/full")).unwrap();
     (0..250).for_each(|_| sink.span(&samples::read("/f")));
     let report = sink.finish();
     assert_eq!((report.written, report.losses[1]), (0, ("spans_file", "write", 250)));
@@ -72,7 +77,7 @@ fn a_full_disk_is_counted() {
 
 #[test]
 fn a_file_that_cannot_be_made_is_one_sentence() {
-    let error = JsonLinesSink::create(Path::new("/nowhere/spans")).unwrap_err();
+    let error = create(Path::new("/nowhere/spans")).unwrap_err();
     assert!(error.to_string().starts_with("create /nowhere/spans: No such file"), "{error}");
 }
 
@@ -80,7 +85,7 @@ fn a_file_that_cannot_be_made_is_one_sentence() {
 fn a_sink_that_is_dropped_writes_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spans.jsonl");
-    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let mut sink = create(&path).unwrap();
     sink.span(&samples::read("/f"));
     drop(sink);
     assert_eq!(lines(&path).len(), 1);
