@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn buckets_are_gapless_and_narrow() {
-        for bucket in 0..BUCKETS as u16 {
+        for bucket in 0..u16::try_from(BUCKETS).unwrap() {
             let start = bucket_start_ns(bucket);
             assert_eq!(bucket_of(start), bucket);
             let end = bucket_start_ns(bucket + 1);

@@ -1,7 +1,7 @@
 //! Path globs as an automaton that the kernel can run: one table look-up per byte, no backtracking.
 //!
 //! All globs of one list share 256 positions. Position p holds when everything before p in its glob has matched; the bit
-//! after a glob's last position accepts. The agent compiles (`fsi_agent::selection::glob`), both sides run [`advance`].
+//! after a glob's last position accepts. The agent compiles (`fsi_agent::selection::glob`), both sides run [`Automaton::advance`].
 
 /// Words of a state set.
 pub const WORDS: usize = 4;
