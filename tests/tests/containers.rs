@@ -1,5 +1,6 @@
 //! What is in a container says so, whichever hierarchy tells: a cgroup named as runtimes name theirs is all it takes.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::path::Path;
 

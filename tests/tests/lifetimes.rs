@@ -1,5 +1,6 @@
 //! Where spans begin and end: mapped files, files that stay open, files and processes that were there before.
 #![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};

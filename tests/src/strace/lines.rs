@@ -34,7 +34,12 @@ pub(super) fn whole(log: &str) -> Vec<Line> {
         }
     }
     // A process that was killed in a call never comes back to it.
-    whole.extend(begun.into_iter().filter(|(_, head)| !head.starts_with("execve(")).map(|(pid, head)| Line { pid, text: head + ") = ?" }));
+    whole.extend(
+        begun
+            .into_iter()
+            .filter(|(_, head)| !head.starts_with("execve("))
+            .map(|(pid, head)| Line { pid, text: head + ") = ?" }),
+    );
     whole
 }
 
