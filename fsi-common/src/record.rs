@@ -29,7 +29,7 @@ pub enum PathState {
     Resolved = 1,
     /// The object cannot be reached from the process's root (outside of it, or its mount is detached).
     Unreachable = 2,
-    /// Longer than 4,096 bytes: only the end is here.
+    /// Longer than 4,096 bytes: of a resolved path only the end is here, of a name that a call gave only the beginning.
     TooLong = 3,
     /// The process gave an address that cannot be read.
     Fault = 4,

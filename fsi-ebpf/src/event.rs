@@ -156,6 +156,10 @@ pub(crate) extern "C" fn fsi_send() -> u64 {
         (done.name2, done.state2) = read_name(argument(state, call.path2()), 0);
         (dir2, done.state2) = base(state, call.dir2(), 0, done.state2);
     }
+    if done.errno == ENAMETOOLONG {
+        done.state1 = cut(done.state1, done.name1);
+        done.state2 = cut(done.state2, done.name2);
+    }
     let (tgid, tid) = kernel::current_ids();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: scratch of this CPU; the record is another part of it than the operation.
@@ -189,6 +193,14 @@ pub(crate) extern "C" fn fsi_send() -> u64 {
     record.flags = done.flags as u16;
     record.reserved = 0;
     u64::from(emit::operation(done.name1 + done.name2))
+}
+
+const ENAMETOOLONG: u32 = 36;
+
+/// A name that fills its room is the beginning of a longer one, if the kernel found it too long.
+#[inline(always)]
+fn cut(state: u32, length: u64) -> u32 {
+    if length == PATH_MAX as u64 - 1 { PathState::TooLong as u32 } else { state }
 }
 
 /// The path id of the directory that a name is relative to, and what the path is worth.

@@ -44,7 +44,7 @@ pub(crate) fn on_exit(registers: Registers, ret: i64) -> Option<&'static Done> {
     }
     state.call = 0;
     let duration_ns = kernel::now_ns() - state.start_ns;
-    let (file, file2) = (state.object.file, state.file2);
+    let (file, inode, file2) = (state.object.file, state.object.inode, state.file2);
     let mut told = None;
     if !matches!(shape, Shape::Replace) {
         if !finish(task, state, call, number, ret, duration_ns) {
@@ -54,7 +54,7 @@ pub(crate) fn on_exit(registers: Registers, ret: i64) -> Option<&'static Done> {
     }
     let may_end_a_file = matches!(shape, Shape::Replace) || call.op() == OpKind::Close.code();
     if may_end_a_file && follows_files() && file != 0 {
-        files::fsi_end_if_dead(file);
+        files::fsi_end_if_dead(file, inode);
     }
     told
 }

@@ -225,11 +225,18 @@ pub(crate) extern "C" fn fsi_end(address: u64, kind: u32) -> u64 {
     1
 }
 
-/// Ends a file whose last reference is gone.
+/// Ends the file at an address if its last reference is gone. The inode tells whether it is the one that the call closed, or one that
+/// stood there before and ended unseen.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fsi_end_if_dead(address: u64) -> u64 {
-    if FileAddress(address).is_dead() { fsi_end(address, CloseKind::Closed as u32) } else { 0 }
+pub(crate) extern "C" fn fsi_end_if_dead(address: u64, inode: u64) -> u64 {
+    if !FileAddress(address).is_dead() {
+        return 0;
+    }
+    let Some(file) = FILES.get_ptr(address) else { return 0 };
+    // SAFETY: a map value.
+    let kind = if unsafe { (*file).inode } == inode { CloseKind::Closed } else { CloseKind::Unseen };
+    fsi_end(address, kind as u32)
 }
 
 /// A walk over a descriptor table.

@@ -12,6 +12,7 @@ use fsi_common::record::PATH_MAX;
 use crate::kernel::{self, Task, config};
 use crate::maps::{AGENT, CGROUP_VERDICTS, CGROUPS, GLOBS, SCRATCH, TASKS, count};
 use crate::state::{GlobRun, HEADROOM, SELECTED, TaskState};
+use crate::waiting;
 use fsi_common::loss::Counter;
 
 const PATH_GLOBS: u32 = 0;
@@ -19,12 +20,12 @@ const NAME_GLOBS: u32 = 1;
 /// A cgroup this deep has never been seen.
 const CGROUP_LEVELS: u32 = 32;
 
-/// The state of a task that is looked at.
+/// The state of the current task, if it is looked at.
 #[inline(always)]
 pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
     let select = config!(select);
     let state = if select == Select::Marked as u32 {
-        let state = TASKS.get(task)?;
+        let state = waiting::state_of_current(task)?;
         if state.marks & SELECTED == 0 {
             return None;
         }

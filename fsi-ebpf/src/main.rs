@@ -18,6 +18,7 @@ mod maps;
 mod path;
 mod state;
 mod task;
+mod waiting;
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::macros::btf_tracepoint;

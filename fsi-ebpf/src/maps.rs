@@ -60,6 +60,14 @@ pub(crate) static GENERATION: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static AGENT: Array<u32, 2> = Array::new();
 
+/// Selected tasks without storage, by thread id (`waiting`). Full: [`Counter::TaskStorage`].
+#[btf_map]
+pub(crate) static WAITING: HashMap<u32, u32, 1024> = HashMap::new();
+
+/// How many wait. One cell, written here.
+#[btf_map]
+pub(crate) static WAITING_COUNT: Array<i64, 1> = Array::new();
+
 /// Chosen cgroups by id. Written by the agent, which refuses more than fit.
 #[btf_map]
 pub(crate) static CGROUPS: HashMap<u64, u32, 4096> = HashMap::new();

@@ -11,6 +11,7 @@ use crate::filter;
 use crate::kernel::{self, Task, config};
 use crate::maps::{AGENT, TASKS, count};
 use crate::state::{SELECTED, SELECTS_CHILDREN};
+use crate::waiting;
 use fsi_common::loss::Counter;
 
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -20,18 +21,18 @@ const CLONE_THREAD: u64 = 0x1_0000;
 pub(crate) fn on_new_task(child: Task, clone_flags: u64) {
     let parent = Task::current();
     if config!(select) == Select::Marked as u32 {
-        let Some(marks) = TASKS.get(parent).map(|state| state.marks) else { return };
+        let Some(marks) = waiting::state_of_current(parent).map(|state| state.marks) else { return };
         let child_is_thread = clone_flags & CLONE_THREAD != 0;
         let inherits = marks & SELECTED != 0 || (marks & SELECTS_CHILDREN != 0 && !child_is_thread);
         if !inherits {
             return;
         }
-        let Some(state) = TASKS.get_or_create(child) else {
-            count(Counter::TaskStorage, 1);
-            return;
-        };
-        state.marks = SELECTED;
-        state.call = 0;
+        if let Some(state) = TASKS.get_or_create(child) {
+            state.marks = SELECTED;
+            state.call = 0;
+        } else {
+            waiting::add(child);
+        }
     } else if filter::selected(parent).is_none() {
         return;
     }
@@ -53,7 +54,9 @@ pub(crate) fn on_exec() {
 #[inline(always)]
 pub(crate) fn on_exit() {
     let task = Task::current();
-    if !is_followed(task) {
+    let is_followed = is_followed(task);
+    waiting::forget_current();
+    if !is_followed {
         return;
     }
     if config!(follow_files) != 0 {
@@ -64,10 +67,11 @@ pub(crate) fn on_exit() {
     }
 }
 
-/// Whether the task is looked at; a command name that is refused does not matter here, for it may change.
+/// Whether the current task is looked at; a command name that is refused does not matter here, for it may change.
 #[inline(always)]
 fn is_followed(task: Task) -> bool {
-    TASKS.get(task).is_some_and(|state| config!(select) != Select::Marked as u32 || state.marks & SELECTED != 0)
+    waiting::state_of_current(task)
+        .is_some_and(|state| config!(select) != Select::Marked as u32 || state.marks & SELECTED != 0)
 }
 
 #[inline(always)]

@@ -13,6 +13,9 @@ use crate::fsi::{fsi, output, text};
 use crate::prom::Metrics;
 use crate::spans::Spans;
 
+/// Stands in the file for the spans until fsi empties it; no line is so short.
+const NOT_YET: &str = "-";
+
 /// An observation to be made. It always writes the summary as JSON, metrics and spans.
 #[derive(Debug)]
 pub struct Observe {
@@ -78,15 +81,16 @@ impl Observe {
     /// Starts to observe what already runs; returns when the kernel side is in place.
     #[must_use]
     pub fn start(self) -> Running {
+        let spans = self.results.path().join("spans");
+        // fsi empties it after the probes are attached and before anything is told, and leaves it alone until then.
+        std::fs::write(&spans, NOT_YET).expect("a file");
         let mut command = self.command();
         command.arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("fsi starts");
-        // It is made after the probes are attached and before anything is told.
-        let spans = self.results.path().join("spans");
         eventually("the observation begins", || {
             let ended = child.try_wait().expect("fsi is ours to wait for");
             assert!(ended.is_none(), "fsi ended: {ended:?}");
-            spans.exists()
+            std::fs::metadata(&spans).is_ok_and(|file| file.len() != NOT_YET.len() as u64)
         });
         Running { child, results: self.results }
     }

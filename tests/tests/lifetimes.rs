@@ -1,6 +1,7 @@
 //! Where spans begin and end: mapped files, files that stay open, files and processes that were there before.
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+#![expect(clippy::disallowed_types, reason = "the wall clock is what the times of spans are compared with")]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};

@@ -1,4 +1,6 @@
 //! The same `fsi` on an older kernel than this one: every program is verified there, and counts what it should.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use fsi_tests::need::{Need, has, skip};
 use fsi_tests::vm;

@@ -315,3 +315,18 @@ fn paths_equal_what_the_kernel_says_of_descriptors() {
     let from = closes.len().checked_sub(is_said.len()).expect("all closes are told");
     assert!(closes.windows(is_said.len()).any(|window| window == is_said), "{:?}", &closes[from..]);
 }
+
+#[test]
+fn a_mapping_that_is_synced() {
+    if !has(&[Need::Probes]) {
+        return;
+    }
+    let (directory, path) = directory();
+    let spans = run_python(
+        directory.path(),
+        "import mmap; f = os.open('f', os.O_CREAT | os.O_RDWR); os.ftruncate(f, 4096); m = mmap.mmap(f, 4096); m[0] = 1; m.flush()
+anonymous = mmap.mmap(-1, 4096); anonymous.flush()",
+    );
+    assert_eq!(spans.named("msync").count(), 1, "memory that is no file's is none");
+    spans.expect("msync", &format!("{path}/f"));
+}

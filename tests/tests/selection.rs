@@ -51,7 +51,8 @@ fn a_process_with_its_threads_and_children() {
     let reads = reads(&observation, &file);
     let by = |name: &str| reads.iter().filter(|span| span.attribute("process.executable.name") == name).count();
     // A thread that was there, a new one; cat reads until the end of the file.
-    assert_eq!((by("fsi-test-load"), by("cat")), (6, 6), "{reads:#?}");
+    let counts = (by("fsi-test-load"), by("cat"));
+    assert_eq!(counts, (6, 6), "lost: {:?}; {:#?}", observation.metrics.losses(), observation.spans.all);
     let strangers = reads.iter().filter(|span| span.attribute("process.pid") == other.pid());
     assert_eq!(strangers.count(), 0, "the other process was not chosen");
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is the job")]
 
+mod bench;
 mod child;
 mod demo;
 mod progress;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every check and test, and count them
     Test(test::Options),
+    /// Measure how fast it is, beside others
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf => build_ebpf(&workspace),
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Test(options) => test::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
     }
 }
 

@@ -22,6 +22,7 @@ pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
         task_files: of("task_struct", "files")?,
         task_fs: of("task_struct", "fs")?,
         task_tgid: of("task_struct", "tgid")?,
+        task_pid: of("task_struct", "pid")?,
         task_group_leader: of("task_struct", "group_leader")?,
         task_real_parent: of("task_struct", "real_parent")?,
         task_cgroups: of("task_struct", "cgroups")?,

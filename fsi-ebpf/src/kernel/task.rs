@@ -44,6 +44,11 @@ impl Task {
         self.field(offset!(task_tgid))
     }
 
+    #[inline(always)]
+    pub(crate) fn tid(self) -> u32 {
+        self.field(offset!(task_pid))
+    }
+
     /// The first thread of its group.
     #[inline(always)]
     pub(crate) fn leader(self) -> Self {

@@ -1,0 +1,185 @@
+//! What every measurement needs: the release binaries, a directory on a disk, and children that end when they must.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::cargo_env::forget_outer_cargo;
+use xtask::tools;
+use xtask::workspace::Workspace;
+
+use crate::child::{self, Event};
+
+/// No single measurement takes longer; what does hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_secs(30);
+
+/// What may be missing on a machine, and is then skipped by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Peer {
+    Bpftrace,
+    Perf,
+    Strace,
+    Fio,
+}
+
+impl Peer {
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Bpftrace => "bpftrace",
+            Self::Perf => "perf",
+            Self::Strace => "strace",
+            Self::Fio => "fio",
+        }
+    }
+
+    pub(super) fn is_here(self) -> bool {
+        tools::on_path(self.program()).is_some()
+    }
+}
+
+/// Binaries and the directory; the directory is removed with it.
+#[derive(Debug)]
+pub(super) struct Kit {
+    pub(super) fsi: PathBuf,
+    pub(super) driver: PathBuf,
+    pub(super) bench_loop: PathBuf,
+    /// Not on tmpfs, which knows no O_DIRECT: below the build output.
+    work: PathBuf,
+}
+
+impl Kit {
+    pub(super) fn prepare(workspace: &Workspace) -> Result<Self> {
+        build(workspace)?;
+        let release = workspace.target_dir().join("release");
+        let work = workspace.target_dir().join("bench").join("work");
+        if work.exists() {
+            fs::remove_dir_all(&work).with_context(|| format!("empty {}", work.display()))?;
+        }
+        fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+        let kit = Self {
+            fsi: release.join("fsi"),
+            driver: release.join("examples/bench_driver"),
+            bench_loop: release.join("bench_loop"),
+            work,
+        };
+        let mut prepare = Command::new(&kit.bench_loop);
+        prepare.arg(&kit.work).arg("prepare=1");
+        kit.lines(prepare)?;
+        Ok(kit)
+    }
+
+    /// A file in the directory.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<String> {
+        let path = self.file(name);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// `bench_loop` and its arguments.
+    pub(super) fn loop_words(&self, loops: &[(&str, u64)]) -> Vec<String> {
+        let mut words = vec![self.bench_loop.display().to_string(), self.work.display().to_string()];
+        words.extend(loops.iter().map(|(name, iterations)| format!("{name}={iterations}")));
+        words
+    }
+
+    /// Runs to the end; everything that was printed. A failure is told with the last of it.
+    pub(super) fn lines(&self, command: Command) -> Result<Vec<String>> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut lines = Vec::new();
+        let ended = child::stream(command, LIMIT, |event| {
+            if let Event::Line(line) = event {
+                lines.push(line.to_owned());
+            }
+        })?;
+        if !ended.is_success() {
+            let last = lines.iter().rev().take(5).rev().cloned().collect::<Vec<_>>().join("\n  ");
+            bail!("{program}: {ended}\n  {last}");
+        }
+        Ok(lines)
+    }
+}
+
+impl Drop for Kit {
+    fn drop(&mut self) {
+        // What stays is emptied by the next run.
+        fs::remove_dir_all(&self.work).unwrap_or_default();
+    }
+}
+
+/// All three in one go: cargo would build what they share anew for each.
+fn build(workspace: &Workspace) -> Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--release", "--package", "fsi-agent", "--bin", "fsi", "--example", "bench_driver"]);
+    command.args(["--package", "fsi-tests", "--bin", "bench_loop"]).current_dir(workspace.root());
+    // Else some dependencies are built anew each time a build from the shell and this one alternate.
+    forget_outer_cargo(&mut command);
+    command.env("CARGO_TARGET_DIR", workspace.target_dir());
+    let status = command.status().context("start cargo")?;
+    if !status.success() {
+        bail!("building what is measured failed ({status}); cargo's words are above");
+    }
+    Ok(())
+}
+
+/// A tracing program of the kernel's tracefs, which need not be mounted: it is for this child alone.
+pub(super) fn with_tracefs<W: AsRef<OsStr>>(words: &[W]) -> Command {
+    const SCRIPT: &str =
+        r#"test -d /sys/kernel/tracing/events || mount -t tracefs nodev /sys/kernel/tracing; exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).args(words);
+    command
+}
+
+/// An `fsi observe` of an idle process; both end with this.
+#[derive(Debug)]
+pub(super) struct Beside {
+    children: Vec<Child>,
+}
+
+impl Beside {
+    /// Returns when the hooks are attached.
+    pub(super) fn start(fsi: &Path) -> Result<Self> {
+        let mut beside = Self { children: Vec::new() };
+        let idle = beside.spawn(Command::new("sleep").arg("3600"))?;
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("find a port")?;
+        let listen = port.to_string();
+        // The metrics are served once everything is attached: that is how one sees that it is.
+        beside.spawn(Command::new(fsi).args(["observe", "--pid", &idle.to_string(), "--metrics-listen", &listen]))?;
+        let deadline = Instant::now() + READY;
+        while TcpStream::connect(port).is_err() {
+            if Instant::now() > deadline {
+                bail!("`fsi observe --pid` beside the load did not start");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(beside)
+    }
+
+    fn spawn(&mut self, command: &mut Command) -> Result<u32> {
+        let program = command.get_program().to_owned();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
+        let pid = child.id();
+        self.children.push(child);
+        Ok(pid)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            // It may have ended by itself.
+            child.kill().unwrap_or_default();
+            child.wait().map(drop).unwrap_or_default();
+        }
+    }
+}
