@@ -104,11 +104,12 @@ pub struct Observation {
     pub command: CommandEnd,
 }
 
-/// Observes, and returns when the command ended, the time is over or a signal came. To be called on the main thread.
+/// Observes, and returns when the command ended, the time is over or a signal came. To be called on the main thread. `listening` is
+/// told where the metrics are served, before the command is started.
 ///
 /// # Errors
 /// Something was refused before the command was started, or the kernel side could not be read.
-pub fn run(config: &ObserveConfig) -> Result<Observation, ObserveError> {
+pub fn run(config: &ObserveConfig, listening: impl FnOnce(SocketAddr)) -> Result<Observation, ObserveError> {
     let program = command::resolve(&config.command)?;
     if let Selection::Pid(pid) = config.probe.selection
         && !processes::exists(pid)
@@ -118,5 +119,9 @@ pub fn run(config: &ObserveConfig) -> Result<Observation, ObserveError> {
     outputs::check(config)?;
     let signals = Signals::listen().map_err(ObserveError::Signals)?;
     let probe = Probe::load(&config.probe)?;
-    session::Session::new(config, probe, signals)?.run(program)
+    let session = session::Session::new(config, probe, signals)?;
+    if let Some(addr) = session.metrics_addr() {
+        listening(addr);
+    }
+    session.run(program)
 }

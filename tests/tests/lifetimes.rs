@@ -1,4 +1,5 @@
-//! Where spans begin and end: mapped files, files that stay open, files and processes that were there before.
+//! Where spans begin and end: mapped files, files that stay open, files and processes that were there before; and where the metrics
+//! are served meanwhile.
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 #![expect(clippy::disallowed_types, reason = "the wall clock is what the times of spans are compared with")]
@@ -112,4 +113,15 @@ fn a_child_that_outlives_its_parent_is_drawn_under_it() {
     let indent = |needle: &str| drawn.lines().find_map(|line| line.find(needle)).unwrap_or_else(|| panic!("{drawn}"));
     assert_eq!(drawn.lines().filter(|line| line.starts_with("process")).count(), 1, "{drawn}");
     assert!(indent("process sleep") > indent("process sh"), "{drawn}");
+}
+
+#[test]
+fn a_free_port_for_the_metrics_is_told() {
+    if !has(&[Need::Probes]) {
+        return;
+    }
+    let output = fsi(["observe", "--metrics-listen", "127.0.0.1:0", "--", "true"]).output().expect("fsi runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let port = said.strip_prefix("fsi: metrics at http://127.0.0.1:").and_then(|rest| rest.split_once("/metrics"));
+    assert!(port.is_some_and(|(port, _)| port.parse::<u16>().is_ok_and(|port| port != 0)), "{said}");
 }

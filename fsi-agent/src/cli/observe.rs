@@ -60,7 +60,7 @@ struct OutputArgs {
     /// Write metrics to this file, as Prometheus text: every 5 s and at the end, each time as a whole
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
-    /// Serve /metrics over HTTP while observing, for example 127.0.0.1:9464
+    /// Serve /metrics over HTTP while observing, for example 127.0.0.1:9464; port 0 takes a free one and says which
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<SocketAddr>,
 }
@@ -68,7 +68,8 @@ struct OutputArgs {
 pub(super) fn run(arguments: ObserveArgs) -> Result<ExitCode, Failure> {
     let as_json = arguments.outputs.json;
     let config = resolve(arguments)?;
-    let observation = observe::run(&config).map_err(failure)?;
+    let listening = |addr| output::say(&format!("fsi: metrics at http://{addr}/metrics"));
+    let observation = observe::run(&config, listening).map_err(failure)?;
     let look = output::look();
     if let Some(tree) = &observation.tree {
         output::say(&tree.render(&look));

@@ -3,6 +3,7 @@
 //! Once the command runs nothing here fails any more: what goes wrong becomes a note in the summary, because the command's
 //! exit code is the one that counts.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::thread;
@@ -78,6 +79,11 @@ impl<'a> Session<'a> {
             clock,
             start_ns: monotonic_ns(),
         })
+    }
+
+    /// Where the metrics are served, if they are.
+    pub(super) fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(MetricsServer::addr)
     }
 
     pub(super) fn run(mut self, program: Option<Command>) -> Result<Observation, ObserveError> {

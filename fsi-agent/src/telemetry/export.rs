@@ -130,7 +130,7 @@ impl fmt::Debug for OtlpHandle {
 impl OtlpSink {
     /// Starts the exporter on threads of its own. No connection is made before the first batch.
     ///
-    /// `grpc://`, `grpcs://` (TLS), and `http://` or `https://` with port 4317 and no path mean gRPC; other `http://` URLs mean HTTP with
+    /// `grpc://`, `grpcs://` (TLS), and `http://` or `https://` with port 4317 and no path mean gRPC; other URLs mean HTTP with
     /// protobuf, to `/v1/traces` unless they have a path. `OTEL_EXPORTER_OTLP_HEADERS` is respected.
     ///
     /// # Errors

@@ -41,9 +41,7 @@ impl Target {
             "grpc" => ("http", Protocol::Grpc),
             "grpcs" => ("https", Protocol::Grpc),
             "http" | "https" if uri.port_u16() == Some(GRPC_PORT) && path.is_empty() => (scheme, Protocol::Grpc),
-            "http" => (scheme, Protocol::Http),
-            // The HTTP client is built without TLS; gRPC's has it.
-            "https" => return Err(refused("OTLP over https is not built in: say grpcs://HOST:PORT")),
+            "http" | "https" => (scheme, Protocol::Http),
             _ => return Err(refused("the scheme is none of http, https, grpc, grpcs")),
         };
         let path = match protocol {
@@ -68,6 +66,7 @@ mod tests {
             ("grpc://h:9999", Protocol::Grpc, "http://h:9999"),
             ("grpcs://[::1]:1", Protocol::Grpc, "https://[::1]:1"),
             ("http://h:4318", Protocol::Http, "http://h:4318/v1/traces"),
+            ("https://h:4318", Protocol::Http, "https://h:4318/v1/traces"),
             ("http://h/", Protocol::Http, "http://h/v1/traces"),
             ("http://h/otlp/v1/traces", Protocol::Http, "http://h/otlp/v1/traces"),
             ("http://[::1]/", Protocol::Http, "http://[::1]/v1/traces"),
@@ -77,17 +76,7 @@ mod tests {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
         }
-        for url in [
-            "",
-            "h:4317",
-            "localhost",
-            "ftp://h",
-            "http://",
-            "http://h:99999",
-            "grpc://h/x",
-            "http://a b",
-            "https://h:4318",
-        ] {
+        for url in ["", "h:4317", "localhost", "ftp://h", "http://", "http://h:99999", "grpc://h/x", "http://a b"] {
             assert!(Target::parse(url).is_err(), "{url}");
         }
     }

@@ -22,6 +22,10 @@ use crate::telemetry::span::{Converter, resource};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// What is said when the time for the end is over: the SDK tries again and keeps the reason to itself.
+const DEADLINE: &str = "not everything could be sent before the deadline; is the collector there?";
+const TLS_DEADLINE: &str = "not everything could be sent before the deadline; is the collector there, and its certificate from an authority that this machine trusts?";
+
 /// What the thread needs.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -86,7 +90,7 @@ impl Worker {
                 Sent::FlushDeadline => {
                     add(&outcome.flush_deadline);
                     outcome.flush_deadline.fetch_add(self.shared.queue.abandon(), Ordering::Relaxed);
-                    self.complain("not everything could be sent before the deadline");
+                    self.complain(if self.endpoint.starts_with("https:") { TLS_DEADLINE } else { DEADLINE });
                     break;
                 }
             }
@@ -162,13 +166,17 @@ fn build(target: &Target, deadline: Duration) -> Result<SpanExporter, openteleme
                 builder.build()?
             }
         }
-        Protocol::Http => SpanExporter::builder()
-            .with_http()
-            .with_endpoint(&target.endpoint)
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_timeout(deadline)
-            .with_retry_policy(retries)
-            .build()?,
+        Protocol::Http => {
+            // The client takes what the process has chosen; it cannot be built without. The first choice stays.
+            rustls::crypto::ring::default_provider().install_default().ok();
+            SpanExporter::builder()
+                .with_http()
+                .with_endpoint(&target.endpoint)
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+                .with_timeout(deadline)
+                .with_retry_policy(retries)
+                .build()?
+        }
     };
     exporter.set_resource(&resource());
     Ok(exporter)
