@@ -104,14 +104,25 @@ fn operation_spans(text: &str) -> u64 {
     count("\"spanId\":").saturating_sub(count("\"name\":\"file\",") + count("\"name\":\"process\","))
 }
 
-/// Losses that cost an operation its span. A lost path costs a span its path only; a lost file its parent.
+/// Losses that cost an operation its span. What is lost of paths and of files leaves the span there, with less in it.
 fn lost_operations(document: &Value) -> u64 {
+    lost(document, |stage, reason| match stage {
+        "ring" => reason == "operation",
+        "decode" | "export" | "spans_file" => true,
+        _other => false,
+    })
+}
+
+/// Records of any kind that found the ring full.
+fn dropped(document: &Value) -> u64 {
+    lost(document, |stage, _reason| stage == "ring")
+}
+
+fn lost(document: &Value, counts: impl Fn(&str, &str) -> bool) -> u64 {
     let losses = document.get("lost").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let is_of_operation = |loss: &&Value| {
-        let reason = loss.get("reason").and_then(Value::as_str).unwrap_or_default();
-        !["path", "file", "process"].contains(&reason)
-    };
-    losses.iter().filter(is_of_operation).filter_map(|loss| loss.get("count")?.as_u64()).sum()
+    let word = |loss: &Value, name: &str| loss.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let counted = losses.iter().filter(|loss| counts(&word(loss, "stage"), &word(loss, "reason")));
+    counted.filter_map(|loss| loss.get("count")?.as_u64()).sum()
 }
 
 fn document(kit: &Kit, command: Command) -> Result<Value> {
@@ -153,7 +164,7 @@ fn drops(kit: &Kit, reader: Reader) -> Result<Row> {
         worst = worst.max(drops);
         slowest = slowest.min(rate);
     }
-    let mut row = Row::counted(Line::O5, what, float(worst), "operations", Target::Exactly(0.0));
+    let mut row = Row::counted(Line::O5, what, float(worst), "records", Target::Exactly(0.0));
     // No drops of a slower load say nothing of this one; drops do.
     if slowest < RATE && row.verdict == Verdict::Met {
         row.verdict = Verdict::Open("the load did not reach 1 M operations/s".to_owned());
@@ -178,7 +189,7 @@ fn paced(kit: &Kit, reader: Reader) -> Result<(u64, f64)> {
             command.args(["observe", "--json", "--ring", "1MiB"]).args(reader.options()).arg("--").args(&words);
             let lines = kit.lines(command)?;
             let document = parsers::document(&lines).context("`fsi observe --json` printed no document")?;
-            (lines, lost_operations(&document))
+            (lines, dropped(&document))
         }
     };
     let times = parsers::loops(lines.iter().map(String::as_str));
@@ -229,9 +240,11 @@ mod tests {
         let document = serde_json::json!({ "lost": [
             { "stage": "ring", "reason": "operation", "count": 5 },
             { "stage": "ring", "reason": "path", "count": 7 },
+            { "stage": "attribute", "reason": "unknown_file", "count": 1 },
             { "stage": "export", "reason": "queue_full", "count": 2 },
         ] });
         assert_eq!(lost_operations(&document), 7);
+        assert_eq!(dropped(&document), 12);
         assert_eq!(lost_operations(&Value::Null), 0);
     }
 }
