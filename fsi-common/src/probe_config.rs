@@ -76,7 +76,7 @@ impl ProbeConfig {
 /// Cgroup ids are those of the unified hierarchy.
 pub const CGROUP_V2: u32 = u32::MAX;
 
-/// Fields of `inode` and `super_block` are read in one piece of this length from the start of the structure.
+/// Fields of `inode` and `super_block` are read in one piece from the start of the structure, of this length at most.
 pub const NEAR_BYTES: u32 = 128;
 
 /// Byte offsets in the running kernel's structures, read from its BTF by the agent (`fsi_agent::probe::offsets`).
@@ -129,9 +129,13 @@ pub struct Offsets {
     pub inode_mode: u32,
     pub inode_sb: u32,
     pub inode_ino: u32,
+    /// How much of an inode is read: up to the last of the three above.
+    pub inode_bytes: u32,
     pub sb_dev: u32,
     pub sb_flags: u32,
     pub sb_magic: u32,
+    /// How much of a super block is read: up to the last of the three above.
+    pub sb_bytes: u32,
     /// `pt_regs`: the six arguments and the number of the system call.
     pub regs_args: [u32; 6],
     pub regs_number: u32,
@@ -186,9 +190,11 @@ impl Offsets {
         inode_mode: 0,
         inode_sb: 0,
         inode_ino: 0,
+        inode_bytes: 0,
         sb_dev: 0,
         sb_flags: 0,
         sb_magic: 0,
+        sb_bytes: 0,
         regs_args: [0; 6],
         regs_number: 0,
         vma_file: 0,

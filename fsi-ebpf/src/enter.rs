@@ -14,7 +14,7 @@ use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 use crate::filter;
 use crate::kernel::{self, FileAddress, Registers, Task};
 use crate::maps::count;
-use crate::state::{Object, TaskState};
+use crate::state::{TaskState, zero};
 
 const MAP_ANONYMOUS: u64 = 0x20;
 const AT_EMPTY_PATH: u64 = 0x1000;
@@ -36,16 +36,20 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
         return;
     }
     registers.arguments(&mut state.args);
-    state.object = Object::NONE;
-    state.file2 = 0;
+    // No file; what stands in the other fields then means nothing.
+    zero(&mut state.object.file);
+    zero(&mut state.file2);
     state.direction = u32::from(call.direction());
     let is_ours = match shape {
         Shape::Descriptor => descriptor(task, call, state),
         Shape::Mapping => mapping(task, state),
         Shape::Replace => {
             // Only a file of ours: what is closed may stand at an address where one of ours ended unseen.
-            state.object = FileAddress(task.file(argument(state, call.dir1()))).object().unwrap_or(Object::NONE);
-            state.object.file != 0
+            let replaced = FileAddress(task.file(argument(state, call.dir1()))).object();
+            if let Some(object) = replaced {
+                state.object = object;
+            }
+            replaced.is_some()
         }
         Shape::Path => {
             path(task, call, state);
@@ -114,7 +118,12 @@ fn path(task: Task, call: Call, state: &mut TaskState) {
         // Something stays there even when it is no file of ours, or no descriptor at all: the exit then knows that the call is
         // none of ours. The working directory is no descriptor but a path.
         let is_descriptor = argument(state, call.dir1()) as i32 != AT_FDCWD;
-        state.object = file.object().unwrap_or(Object { file: file.0 | u64::from(is_descriptor), ..Object::NONE });
+        if let Some(object) = file.object() {
+            state.object = object;
+        } else {
+            state.object.file = file.0 | u64::from(is_descriptor);
+            zero(&mut state.object.inode);
+        }
     }
 }
 

@@ -122,12 +122,12 @@ fn read_names(state: &TaskState, done: &mut Done) {
 }
 
 #[inline(always)]
-fn read_name(address: u64, at: u64) -> (u64, u32) {
+fn read_name(address: u64, at: u64) -> (u64, u64) {
     let length = fsi_read_name(address, at);
     if length == u64::MAX {
-        (0, PathState::Fault as u32)
+        (0, PathState::Fault as u64)
     } else {
-        (length & (PATH_MAX as u64 - 1), PathState::Resolved as u32)
+        (length & (PATH_MAX as u64 - 1), PathState::Resolved as u64)
     }
 }
 
@@ -143,7 +143,7 @@ pub(crate) extern "C" fn fsi_send() -> u64 {
         // The working directory is already the new one, and its path says more than the name that led there.
         let known = path::known(task.working_directory());
         dir1 = known.id;
-        done.state1 = known.state as u32;
+        done.state1 = known.state as u64;
         done.name1 = 0;
     } else if names_path(done) {
         read_names(state, done);
@@ -199,23 +199,23 @@ const ENAMETOOLONG: u32 = 36;
 
 /// A name that fills its room is the beginning of a longer one, if the kernel found it too long.
 #[inline(always)]
-fn cut(state: u32, length: u64) -> u32 {
-    if length == PATH_MAX as u64 - 1 { PathState::TooLong as u32 } else { state }
+fn cut(state: u64, length: u64) -> u64 {
+    if length == PATH_MAX as u64 - 1 { PathState::TooLong as u64 } else { state }
 }
 
 /// The path id of the directory that a name is relative to, and what the path is worth.
 #[inline(always)]
-fn base(state: &TaskState, dir: u8, name_at: u64, name: u32) -> (u64, u32) {
-    if name != PathState::Resolved as u32 || first_byte(name_at) == b'/' {
+fn base(state: &TaskState, dir: u8, name_at: u64, name: u64) -> (u64, u64) {
+    if name != PathState::Resolved as u64 || first_byte(name_at) == b'/' {
         return (0, name);
     }
     let place = directory(state, dir);
     if place.dentry == 0 {
         // A bad descriptor: the name alone is all there is.
-        return (0, PathState::Unreachable as u32);
+        return (0, PathState::Unreachable as u64);
     }
     let known = path::known(place);
-    (known.id, known.state as u32)
+    (known.id, known.state as u64)
 }
 
 #[inline(always)]

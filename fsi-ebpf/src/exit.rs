@@ -12,7 +12,7 @@ use crate::event;
 use crate::files;
 use crate::kernel::{self, FileAddress, Registers, Task, config};
 use crate::maps::{self, SCRATCH, TASKS, count};
-use crate::state::{Done, Object, TaskState};
+use crate::state::{Done, Object, TaskState, zero};
 
 const AT_REMOVEDIR: u64 = 0x200;
 const O_CREAT: u64 = 0o100;
@@ -76,7 +76,7 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     let failed = (-MAX_ERRNO..0).contains(&ret);
     let errno = if failed { (-ret) as u32 } else { 0 };
     let mut op = call.op();
-    let mut object = state.object;
+    let mut object = if state.object.file == 0 { Object::NONE } else { state.object };
     let mut flags = state.direction;
     match call.shape() {
         Shape::Open => {
@@ -128,12 +128,12 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     done.op = u32::from(op);
     done.errno = errno;
     done.flags = flags;
-    done.has_names = 0;
-    done.name1 = 0;
-    done.name2 = 0;
-    done.state1 = 0;
-    done.state2 = 0;
-    done.was_sent = 0;
+    zero(&mut done.has_names);
+    zero(&mut done.name1);
+    zero(&mut done.name2);
+    zero(&mut done.state1);
+    zero(&mut done.state2);
+    zero(&mut done.was_sent);
     true
 }
 
@@ -172,7 +172,7 @@ fn report(call: Call, file2: u64) -> Option<&'static Done> {
     if wanted(done) {
         done.file_id = files::fsi_announce(done.object.file, 1);
         done.file2_id = files::fsi_announce(file2, 0);
-        done.was_sent = event::fsi_send() as u32;
+        done.was_sent = event::fsi_send();
     } else {
         count(Counter::SampledOut, 1);
     }

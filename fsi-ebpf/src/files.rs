@@ -12,14 +12,14 @@ use aya_ebpf::helpers::generated::{bpf_for_each_map_elem, bpf_get_smp_processor_
 use fsi_common::aggregate::{READ, WRITTEN};
 use fsi_common::loss::Counter;
 use fsi_common::probe_config::FOLLOW_ALL;
-use fsi_common::record::{CloseKind, CloseRecord, FileRecord, FileTotals, OpenFile, RecordHeader, RecordKind};
+use fsi_common::record::{CloseKind, CloseRecord, FileRecord, OpenFile, RecordHeader, RecordKind};
 
 use crate::emit;
 use crate::exit;
 use crate::kernel::{self, FileAddress, Task, config};
 use crate::maps::{FILES, SCRATCH, count};
 use crate::path;
-use crate::state::{Done, Object};
+use crate::state::{Done, Object, copy_totals};
 
 /// Adds in memory that other CPUs add to as well.
 #[inline(always)]
@@ -55,10 +55,8 @@ fn follow(object: &Object, opened_ns: u64) -> Option<*mut OpenFile> {
         (*scratch).open_file.id = id;
         (*scratch).open_file.inode = object.inode;
         (*scratch).open_file.dentry = dentry;
-        (*scratch).open_file.announced = 0;
-        (*scratch).open_file.verdict = 0;
         (*scratch).open_file.opened_ns = opened_ns;
-        (*scratch).open_file.totals = FileTotals::ZERO;
+        // The rest is 0 as from the start: nobody writes it here.
         if FILES.insert(object.file, &(*scratch).open_file, 0).is_err() {
             count(Counter::FilesFull, 1);
             return None;
@@ -217,7 +215,7 @@ pub(crate) extern "C" fn fsi_end(address: u64, kind: u32) -> u64 {
             RecordHeader { kind: RecordKind::Close as u16, detail: kind as u16, len: size_of::<CloseRecord>() as u32 };
         (*scratch).close_record.file_id = (*file).id;
         (*scratch).close_record.closed_ns = kernel::now_ns();
-        (*scratch).close_record.totals = (*file).totals;
+        copy_totals(&raw const (*file).totals, &raw mut (*scratch).close_record.totals);
         if FILES.remove(address).is_ok() && announced {
             emit::close(&(*scratch).close_record);
         }

@@ -1,8 +1,26 @@
 //! What the maps hold between two programs.
+#![expect(unsafe_code, reason = "zeros are written in a way that the compiler leaves alone")]
 
 use fsi_common::glob::Positions;
 use fsi_common::probe_config::NEAR_BYTES;
-use fsi_common::record::{CloseRecord, FileRecord, OpRecord, OpenFile, PATH_MAX};
+use fsi_common::record::{CloseRecord, FileRecord, FileTotals, OpRecord, OpenFile, PATH_MAX};
+
+/// Sets a word to 0 by itself. Left alone the compiler gathers several into a call of memset, which here is a loop over bytes.
+#[inline(always)]
+pub(crate) fn zero(word: &mut u64) {
+    // SAFETY: a word that is borrowed for writing.
+    unsafe { core::ptr::write_volatile(word, 0) };
+}
+
+/// Copies totals word by word, for the same reason.
+#[inline(always)]
+pub(crate) fn copy_totals(from: *const FileTotals, to: *mut FileTotals) {
+    const WORDS: usize = size_of::<FileTotals>() / 8;
+    for word in 0..WORDS {
+        // SAFETY: both are whole structures of u64, in maps.
+        unsafe { core::ptr::write_volatile(to.cast::<u64>().add(word), *from.cast::<u64>().add(word)) };
+    }
+}
 
 /// The task is looked at.
 pub(crate) const SELECTED: u32 = 1;
@@ -127,14 +145,14 @@ pub(crate) struct Done {
     /// Created, read, written.
     pub(crate) flags: u32,
     /// 1: the names below were read.
-    pub(crate) has_names: u32,
+    pub(crate) has_names: u64,
     /// Lengths and states of the two names in `Scratch::names`.
     pub(crate) name1: u64,
     pub(crate) name2: u64,
-    pub(crate) state1: u32,
-    pub(crate) state2: u32,
+    pub(crate) state1: u64,
+    pub(crate) state2: u64,
     /// 1: its event is in the ring.
-    pub(crate) was_sent: u32,
+    pub(crate) was_sent: u64,
 }
 
 /// What [`fsi_common::probe_config::NEAR_BYTES`] are in words.

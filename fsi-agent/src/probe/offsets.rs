@@ -18,6 +18,8 @@ pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
     };
     // `parent` until Linux 6.14.
     let kernfs_parent = of("kernfs_node", "__parent").or_else(|_| of("kernfs_node", "parent"))?;
+    let inode = [near("inode", "i_mode")?, near("inode", "i_sb")?, near("inode", "i_ino")?];
+    let super_block = [near("super_block", "s_dev")?, near("super_block", "s_flags")?, near("super_block", "s_magic")?];
     Ok(Offsets {
         task_files: of("task_struct", "files")?,
         task_fs: of("task_struct", "fs")?,
@@ -59,17 +61,24 @@ pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
         mount_mountpoint: of("mount", "mnt_mountpoint")?,
         fs_root: of("fs_struct", "root")?,
         fs_pwd: of("fs_struct", "pwd")?,
-        inode_mode: near("inode", "i_mode")?,
-        inode_sb: near("inode", "i_sb")?,
-        inode_ino: near("inode", "i_ino")?,
-        sb_dev: near("super_block", "s_dev")?,
-        sb_flags: near("super_block", "s_flags")?,
-        sb_magic: near("super_block", "s_magic")?,
+        inode_mode: inode[0],
+        inode_sb: inode[1],
+        inode_ino: inode[2],
+        inode_bytes: end_of(inode),
+        sb_dev: super_block[0],
+        sb_flags: super_block[1],
+        sb_magic: super_block[2],
+        sb_bytes: end_of(super_block),
         regs_args: registers(types)?,
         regs_number: of("pt_regs", "orig_ax")?,
         vma_file: of("vm_area_struct", "vm_file")?,
         signal_live: of("signal_struct", "live")?,
     })
+}
+
+/// Where the last of some fields of at most eight bytes ends.
+fn end_of(offsets: [u32; 3]) -> u32 {
+    offsets.into_iter().max().unwrap_or(0) + 8
 }
 
 /// The argument registers of a system call on x86_64.

@@ -16,12 +16,12 @@ struct Fields(*const [u64; NEAR_WORDS]);
 
 impl Fields {
     #[inline(always)]
-    fn read(address: u64) -> Option<Self> {
+    fn read(address: u64, bytes: usize) -> Option<Self> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: scratch of this CPU, as long as what is read.
         unsafe {
             let fields = &raw mut (*scratch).fields;
-            read_bytes(fields.cast(), NEAR_BYTES, address).then_some(Self(fields))
+            read_bytes(fields.cast(), (bytes as u32).min(NEAR_BYTES), address).then_some(Self(fields))
         }
     }
 
@@ -71,13 +71,13 @@ impl FileAddress {
             return None;
         }
         let inode = self.inode();
-        let fields = Fields::read(inode)?;
+        let fields = Fields::read(inode, offset!(inode_bytes))?;
         let mode = fields.u32(offset!(inode_mode)) & 0xffff;
         if !matches!(mode & S_IFMT, S_IFREG | S_IFDIR | S_IFLNK | S_IFBLK) {
             return None;
         }
         let (ino, sb) = (fields.u64(offset!(inode_ino)), fields.u64(offset!(inode_sb)));
-        let sb = Fields::read(sb)?;
+        let sb = Fields::read(sb, offset!(sb_bytes))?;
         let magic = sb.u64(offset!(sb_magic));
         if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS | SECRETMEM) {
             return None;

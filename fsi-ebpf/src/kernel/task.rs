@@ -138,7 +138,7 @@ impl Task {
             return Place { dentry: 0, mnt: 0 };
         }
         // Read, not loaded: the verifier forbids arithmetic on pointers whose type it knows, and these become keys.
-        let words = read::<[u64; 2]>(fs as u64, of).unwrap_or([0; 2]);
+        let Some(words) = read::<[u64; 2]>(fs as u64, of) else { return Place { dentry: 0, mnt: 0 } };
         Place { dentry: words[offset!(path_dentry) / 8 & 1], mnt: words[offset!(path_mnt) / 8 & 1] }
     }
 
