@@ -3,7 +3,7 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "atomic additions have no stable form on this target")]
+#![expect(internal_features, reason = "atomic additions have no stable form on this target")]
 #![expect(unreachable_pub, reason = "the loader finds the hooks by their names")]
 #![expect(unsafe_code, reason = "the arguments of a hook are read by position")]
 

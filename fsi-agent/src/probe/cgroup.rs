@@ -11,8 +11,8 @@ use super::btf::KernelTypes;
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// Controllers in the order of preference: those that container runtimes always use come first.
-const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "blkio", "devices", "freezer", "cpuset"];
+/// Version 1 controllers, in the order in which their hierarchies are preferred: those that runtimes always use come first.
+pub(crate) const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "blkio", "devices", "freezer", "cpuset"];
 
 /// A cgroup that cannot be chosen.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::probe::cgroup::CONTROLLERS;
+
 /// Why no container was found.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -40,9 +42,6 @@ pub fn find(id: &str) -> Result<Vec<PathBuf>, ContainerError> {
     }
     find_below(&roots, id)
 }
-
-/// Version 1 controllers, in the order in which their hierarchies are preferred: those that runtimes always use come first.
-const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "blkio", "devices", "freezer", "cpuset"];
 
 /// What container runtimes give: 64 hexadecimal digits.
 const ID_LEN: usize = 64;
