@@ -175,6 +175,8 @@ pub(crate) struct Scratch {
     pub(crate) close_record: CloseRecord,
     /// Id of the path that was resolved last.
     pub(crate) known_path: u64,
+    /// The super block of named files that was seen last; most operations come to the same one.
+    pub(crate) ordinary_sb: u64,
     /// The first fields of the structure that was read last.
     pub(crate) fields: [u64; NEAR_WORDS],
     /// A new open file before it goes into its map.

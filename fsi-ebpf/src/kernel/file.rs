@@ -35,6 +35,17 @@ impl Fields {
     fn u32(self, offset: usize) -> u32 {
         (self.u64(offset) >> (offset % 8 * 8)) as u32
     }
+
+    /// Of a super block: whether its files have no name (pipes, sockets, eventfd, memfd, ...).
+    #[inline(always)]
+    fn is_of_memory_files(self) -> bool {
+        let magic = self.u64(offset!(sb_magic));
+        if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS | SECRETMEM) {
+            return true;
+        }
+        // The kernel's own mounts of these hold memory files, and nothing that has a name.
+        matches!(magic, TMPFS | HUGETLBFS) && self.u64(offset!(sb_flags)) & SB_KERNMOUNT != 0
+    }
 }
 
 /// What a `struct file` says of itself.
@@ -77,16 +88,21 @@ impl FileAddress {
             return None;
         }
         let (ino, sb) = (fields.u64(offset!(inode_ino)), fields.u64(offset!(inode_sb)));
-        let sb = Fields::read(sb, offset!(sb_bytes))?;
-        let magic = sb.u64(offset!(sb_magic));
-        if matches!(magic, PIPEFS | SOCKFS | ANON_INODE_FS | PID_FS | NSFS | SECRETMEM) {
-            return None;
-        }
-        // The kernel's own mounts of these hold memory files, and nothing that has a name.
-        if matches!(magic, TMPFS | HUGETLBFS) && sb.u64(offset!(sb_flags)) & SB_KERNMOUNT != 0 {
-            return None;
-        }
-        Some(Object { file: self.0, inode, ino, dev: sb.u32(offset!(sb_dev)), mode })
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: scratch of this CPU. Super blocks of memory files live from boot on, so that one that was ordinary once stays so
+        // at its address, whoever is mounted there.
+        let dev = if unsafe { (*scratch).ordinary_sb } == sb {
+            read::<u32>(sb, offset!(sb_dev))?
+        } else {
+            let fields = Fields::read(sb, offset!(sb_bytes))?;
+            if fields.is_of_memory_files() {
+                return None;
+            }
+            // SAFETY: as above.
+            unsafe { (*scratch).ordinary_sb = sb };
+            fields.u32(offset!(sb_dev))
+        };
+        Some(Object { file: self.0, inode, ino, dev, mode })
     }
 
     /// Its dentry alone.
