@@ -30,11 +30,13 @@ pub enum Counter {
     Aio = 11,
     /// File system calls of 32-bit processes, which have another call table.
     Compat32 = 12,
+    /// Calls of msync whose mapping could not be looked up: another thread was changing the address space.
+    MappingBusy = 13,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 14;
 
     /// Every counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -51,6 +53,7 @@ impl Counter {
         Self::IoUring,
         Self::Aio,
         Self::Compat32,
+        Self::MappingBusy,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`, or nothing where the counter is no loss.
@@ -68,6 +71,7 @@ impl Counter {
             Self::IoUring => Some(("probe", "io_uring")),
             Self::Aio => Some(("probe", "aio")),
             Self::Compat32 => Some(("probe", "compat32")),
+            Self::MappingBusy => Some(("probe", "mapping_busy")),
         }
     }
 }

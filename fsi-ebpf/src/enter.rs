@@ -18,7 +18,9 @@ use crate::state::{TaskState, zero};
 
 const MAP_ANONYMOUS: u64 = 0x20;
 const AT_EMPTY_PATH: u64 = 0x1000;
-const AT_FDCWD: i32 = -100;
+pub(crate) const AT_FDCWD: i32 = -100;
+/// What looking for a mapping gives while the address space is locked by someone who changes it.
+const EBUSY: i64 = -16;
 
 /// Looks at the call and, if it is an operation on a file of a selected task, notes it as in flight.
 #[inline(always)]
@@ -144,7 +146,11 @@ unsafe extern "C" fn note_file(_task: *mut task_struct, vma: *mut u8, found: *mu
 fn mapping(task: Task, state: &mut TaskState) -> bool {
     let mut found = Found { file: 0 };
     // SAFETY: the callback takes what is passed here; the helper is over before `found` goes out of scope.
-    unsafe { bpf_find_vma(task.as_ptr(), state.args[0], note_file as *mut c_void, addr_of_mut!(found).cast(), 0) };
+    let result =
+        unsafe { bpf_find_vma(task.as_ptr(), state.args[0], note_file as *mut c_void, addr_of_mut!(found).cast(), 0) };
+    if result == EBUSY {
+        count(Counter::MappingBusy, 1);
+    }
     let Some(object) = FileAddress(found.file).object() else { return false };
     state.object = object;
     true

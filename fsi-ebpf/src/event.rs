@@ -14,7 +14,7 @@ use fsi_common::record::{NO_OFFSET, OpRecord, PATH_MAX, PathState, RecordHeader,
 use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 
 use crate::emit;
-use crate::enter::argument;
+use crate::enter::{AT_FDCWD, argument};
 use crate::exit;
 use crate::filter;
 use crate::kernel::{self, FileAddress, Place, Task};
@@ -25,7 +25,7 @@ use crate::state::{Done, TaskState};
 /// O_WRONLY | O_CREAT | O_TRUNC: what creat means.
 const CREAT_FLAGS: u64 = 0o1101;
 
-/// The open flags of a call; 0 for calls that do not open.
+/// The open flags of a call that opens.
 #[inline(always)]
 pub(crate) fn open_flags(state: &TaskState, call: Call) -> u64 {
     let index = call.open_flags_argument();
@@ -82,7 +82,6 @@ fn first_byte(at: u64) -> u8 {
 /// Where a relative name starts: the directory behind the descriptor, or the working directory.
 #[inline(always)]
 fn directory(state: &TaskState, dir: u8) -> Place {
-    const AT_FDCWD: i32 = -100;
     let task = Task::current();
     if dir == NO_ARGUMENT || argument(state, dir) as i32 == AT_FDCWD {
         return task.working_directory();

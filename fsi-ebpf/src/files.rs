@@ -73,7 +73,10 @@ pub(crate) extern "C" fn fsi_account(what: u64) -> u64 {
     let Some(done) = exit::done() else { return 1 };
     let opened_ns = if what & 1 != 0 { done.start_ns } else { 0 };
     let object = done.object;
-    let Some(file) = follow(&object, opened_ns) else { return 1 };
+    let Some(file) = follow(&object, opened_ns) else {
+        // Not followed, but the globs hold all the same.
+        return u64::from(config!(path_filter) == 0 || path::known(FileAddress(object.file).place()).selected);
+    };
     if !selected(file, &object) {
         return 0;
     }

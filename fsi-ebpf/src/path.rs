@@ -229,7 +229,7 @@ fn send(scratch: *mut Scratch, id: u64, length: u64, state: u64) -> bool {
     }
 }
 
-/// [`resolve`] with its results as types.
+/// [`fsi_resolve`] with its results as types.
 #[inline(always)]
 pub(crate) fn known(place: Place) -> KnownPath {
     let answer = fsi_resolve(place.dentry, place.mnt);

@@ -62,6 +62,7 @@ fn meaning(stage: &str, reason: &str) -> Meaning {
         ("probe", "task_storage") => Meaning("system call", "system calls", "not seen: the kernel had no memory for them"),
         ("probe", "io_uring") => Meaning("request", "requests", "handed to io_uring, whose inside is not seen"),
         ("probe", "aio") => Meaning("request", "requests", "handed to io_submit, whose inside is not seen"),
+        ("probe", "mapping_busy") => Meaning("msync call", "msync calls", "whose mapping another thread was changing: they are not counted"),
         ("probe", "compat32") => Meaning("system call", "system calls", "of 32-bit programs, which are not seen"),
         ("decode", "truncated") => Meaning("record", "records", "too short to be understood: fsi and its kernel side are of different versions"),
         ("decode", "oversized") => Meaning("record", "records", "too long to be understood: fsi and its kernel side are of different versions"),
