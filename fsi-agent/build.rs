@@ -1,4 +1,5 @@
-//! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it.
+//! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it; makes the
+//! control service from its .proto file.
 
 #![expect(clippy::print_stderr, reason = "a build script that fails tells people why on stderr")]
 
@@ -11,7 +12,7 @@ use xtask::build_ebpf::{self, Arch, Missing};
 use xtask::workspace::Workspace;
 
 fn main() -> ExitCode {
-    match embed() {
+    match embed().and_then(|()| services()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Missing>() => {
             // Cargo prints this line and nothing around it.
@@ -38,6 +39,12 @@ fn embed() -> Result<()> {
     copy_if_changed(&built.path, &object)?;
     println!("cargo::rustc-env=FSI_EBPF_OBJECT={}", object.display());
     Ok(())
+}
+
+fn services() -> Result<()> {
+    println!("cargo::rerun-if-changed=proto");
+    let files = protox::compile(["control.proto"], ["proto"]).context("compile proto/control.proto")?;
+    tonic_prost_build::configure().compile_fds(files).context("make code from proto/control.proto")
 }
 
 /// An untouched copy keeps the agent from being compiled again for the same bytes.

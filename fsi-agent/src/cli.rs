@@ -3,11 +3,16 @@
 //! Human text goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong usage; `observe` passes on the
 //! command's own (128 + signal when it was killed; 127 not found, 126 not executable).
 
+mod ctl;
 mod doctor;
+mod mount;
 mod observe;
 mod options;
 mod output;
+mod rules;
+mod serve;
 mod top;
+mod umount;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -27,10 +32,24 @@ struct Cli {
 enum Command {
     /// Observe a command, a process, cgroups, a container or everything; a summary at the end.
     Observe(Box<observe::ObserveArgs>),
+    /// Talk to a mount while it runs: its rules, its fault log, a power cut, another server.
+    Ctl(ctl::CtlArgs),
     /// Say what this kernel and these privileges allow, and what to do to get the rest.
     Doctor(doctor::DoctorArgs),
     /// A live table of who is busy with files, by file, process, container or operation.
     Top(Box<top::TopArgs>),
+    /// Show a directory's files elsewhere, and do to them what rules say.
+    Mount(Box<mount::MountArgs>),
+    /// End a mount, or say who uses it.
+    Umount(umount::UmountArgs),
+    /// A mount's server, as its keeper starts it.
+    #[command(hide = true)]
+    Serve(serve::ServeArgs),
+    /// A mount's keeper, as `fsi mount` starts it.
+    #[command(hide = true)]
+    Keep,
+    /// Check a set of rules, or say which of them would strike an operation and why.
+    Rules(rules::RulesArgs),
 }
 
 /// Why a command ends early.
@@ -57,8 +76,14 @@ const WRONG_USAGE: u8 = 2;
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(Cli { command: Command::Observe(arguments) }) => observe::run(*arguments),
+        Ok(Cli { command: Command::Ctl(arguments) }) => ctl::run(&arguments),
         Ok(Cli { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Cli { command: Command::Top(arguments) }) => top::run(*arguments),
+        Ok(Cli { command: Command::Mount(arguments) }) => mount::run(*arguments),
+        Ok(Cli { command: Command::Umount(arguments) }) => umount::run(&arguments),
+        Ok(Cli { command: Command::Serve(arguments) }) => serve::run(&arguments),
+        Ok(Cli { command: Command::Keep }) => mount::daemon(),
+        Ok(Cli { command: Command::Rules(arguments) }) => rules::run(&arguments),
         Err(error) => refused(&error),
     };
     let (code, sentence) = match result {

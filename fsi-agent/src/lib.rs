@@ -2,12 +2,17 @@
 
 pub mod cgroups;
 pub mod clock;
+pub mod control;
+pub mod fuse;
+pub mod keeper;
 pub mod observe;
 pub mod pipeline;
 pub mod probe;
+pub mod rules;
 pub mod selection;
 pub mod span;
 pub mod summary;
 pub mod sys;
 pub mod telemetry;
+pub mod throttle;
 pub mod top;

@@ -3,7 +3,7 @@
 //! Nothing is created or started before everything that can be refused has been: the command, the outputs, the probes.
 
 mod command;
-mod outputs;
+pub(crate) mod outputs;
 mod pace;
 mod processes;
 mod scrape;

@@ -11,7 +11,7 @@
 mod attribute;
 mod correlate;
 pub mod decode;
-mod ids;
+pub(crate) mod ids;
 pub mod loss;
 mod open_files;
 mod paths;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use fsi_common::op::OpKind;
 use fsi_common::record::{CloseKind, FileTotals, PathState};
 
+use crate::rules::decision::FaultEntry;
+use crate::rules::op::Op;
+
 /// Sixteen bytes that all spans of one trace share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(pub [u8; 16]);
@@ -92,11 +95,34 @@ pub struct OpSpan {
     /// Bytes read or written, for operations that move bytes.
     pub bytes: Option<u64>,
     pub open_flags: Option<u32>,
+    /// [`NO_SYSCALL`] where only the mount saw it.
     pub syscall: u32,
     /// The path the operation names, or the path of its open file.
     pub path: Option<Path>,
     /// The other path (rename, link, symlink, copy_file_range).
     pub target: Option<Path>,
+    /// What a mount of ours did to it.
+    pub interposed: Option<Box<Interposed>>,
+}
+
+/// No system call has this number.
+pub const NO_SYSCALL: u32 = u32::MAX;
+
+/// What the interposer did to an operation, and what that cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interposed {
+    pub op: Op,
+    /// Our own time.
+    pub overhead_ns: u64,
+    /// Delays on purpose.
+    pub injected_ns: u64,
+    /// Waiting for tokens.
+    pub throttle_ns: u64,
+    /// Time in the backing file system.
+    pub backing_ns: u64,
+    /// The volume, where it has a name.
+    pub volume: Option<Arc<str>>,
+    pub faults: Vec<FaultEntry>,
 }
 
 /// Takes finished spans. Called on the pipeline's thread: it must not block.

@@ -131,6 +131,7 @@ fn span(number: usize) -> Span {
             syscall: 17,
             path: Some(Path { bytes: Arc::from(path.as_bytes()), state: PathState::Resolved }),
             target: None,
+            interposed: None,
         }),
     }
 }

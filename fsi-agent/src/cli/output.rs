@@ -12,12 +12,24 @@ pub(super) fn say(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
+/// Whether somebody still reads our stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+}
+
 /// A result: to stdout, with a line end.
 pub(super) fn result(text: &str) -> Result<(), Failure> {
+    part(text).map(|_nothing_follows| ())
+}
+
+/// A part of a result that goes on as long as there is a reader.
+pub(super) fn part(text: &str) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(Failure::Failed(anyhow::anyhow!("write to stdout: {error}"))),
     }
 }

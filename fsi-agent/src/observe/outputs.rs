@@ -35,7 +35,7 @@ pub(super) fn check(config: &ObserveConfig) -> Result<(), OutputError> {
 }
 
 /// Opens without emptying; a file that this makes is removed again.
-fn writable(path: &Path) -> io::Result<()> {
+pub(crate) fn writable(path: &Path) -> io::Result<()> {
     if fs::exists(path)? {
         // A pipe would wait for its reader here.
         let is_plain = fs::metadata(path)?.is_file() || path.is_dir();
@@ -47,7 +47,7 @@ fn writable(path: &Path) -> io::Result<()> {
 
 /// Replaces the file in one step, so that a reader finds the old text or the new one. A path that is no regular file
 /// (a pipe, a terminal) is written to.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), OutputError> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), OutputError> {
     let unwritable = |source| OutputError::Unwritable { option: "--metrics", path: path.to_owned(), source };
     let in_place = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if in_place {

@@ -237,5 +237,6 @@ fn op_span(raw: &OpRecord, op: OpKind, file: Option<&FileFacts>, path: Option<Pa
         syscall: raw.syscall,
         path,
         target,
+        interposed: None,
     }
 }

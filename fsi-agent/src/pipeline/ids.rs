@@ -9,7 +9,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// `SplitMix64`: its output is a bijection of a counter with a random start, so that no span id comes twice.
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     state: u64,
     /// The upper half of trace ids has a start of its own.
     trace_state: u64,
@@ -17,7 +17,7 @@ pub(super) struct Ids {
 
 impl Ids {
     /// Starts where the operating system's randomness says (`RandomState` is seeded from it).
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: RandomState::new().hash_one(0), trace_state: RandomState::new().hash_one(1) }
     }
 
@@ -29,7 +29,7 @@ impl Ids {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn span(&mut self) -> SpanId {
+    pub(crate) fn span(&mut self) -> SpanId {
         loop {
             let id = Self::next(&mut self.state);
             // Zero means "no span" on the wire; it comes once in the whole period.
@@ -39,7 +39,7 @@ impl Ids {
         }
     }
 
-    pub(super) fn trace(&mut self) -> TraceId {
+    pub(crate) fn trace(&mut self) -> TraceId {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&Self::next(&mut self.trace_state).to_be_bytes());
         bytes[8..].copy_from_slice(&self.span().0);

@@ -4,6 +4,7 @@ use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
 
 use crate::pipeline::loss::PipelineLoss;
+use crate::rules::op::Op;
 
 /// What a metric is, in Prometheus's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub const LABEL_REASON: &str = "reason";
 pub const LABEL_OUTCOME: &str = "outcome";
 pub const LABEL_TIER: &str = "tier";
 pub const LABEL_VERSION: &str = "version";
+pub const LABEL_RULE: &str = "rule";
+pub const LABEL_KIND: &str = "kind";
 
 pub const OPERATIONS: MetricDef = MetricDef {
     name: "fsi_operations_total",
@@ -83,6 +86,34 @@ pub const OPEN_FILES: MetricDef = MetricDef {
     help: "Open files that are followed now.",
     labels: &[],
 };
+pub const FAULTS_INJECTED: MetricDef = MetricDef {
+    name: "fsi_faults_injected_total",
+    kind: MetricKind::Counter,
+    unit: "faults",
+    help: "Faults that a mount injected.",
+    labels: &[LABEL_RULE, LABEL_KIND, LABEL_ERRNO],
+};
+pub const THROTTLED: MetricDef = MetricDef {
+    name: "fsi_throttled_operations_total",
+    kind: MetricKind::Counter,
+    unit: "operations",
+    help: "Operations on a mount that met an empty bucket.",
+    labels: &[LABEL_OUTCOME],
+};
+pub const THROTTLE_WAIT: MetricDef = MetricDef {
+    name: "fsi_throttle_wait_seconds_total",
+    kind: MetricKind::Counter,
+    unit: "seconds",
+    help: "Time that operations on a mount waited for tokens.",
+    labels: &[],
+};
+pub const OVERHEAD: MetricDef = MetricDef {
+    name: "fsi_interposer_overhead_seconds",
+    kind: MetricKind::Histogram,
+    unit: "seconds",
+    help: "Time of an operation on a mount that is neither the backing file system's nor waited on purpose.",
+    labels: &[LABEL_OP],
+};
 pub const LOST: MetricDef = MetricDef {
     name: "fsi_lost_total",
     kind: MetricKind::Counter,
@@ -113,8 +144,23 @@ pub const BUILD_INFO: MetricDef = MetricDef {
 };
 
 /// Every metric, in the order of the text.
-pub const METRICS: [MetricDef; 11] =
-    [OPERATIONS, ERRORS, BYTES, DURATION, DIRECTORIES_NET, FILES_NET, OPEN_FILES, LOST, SPANS, PROBE_INFO, BUILD_INFO];
+pub const METRICS: [MetricDef; 15] = [
+    OPERATIONS,
+    ERRORS,
+    BYTES,
+    DURATION,
+    DIRECTORIES_NET,
+    FILES_NET,
+    OPEN_FILES,
+    FAULTS_INJECTED,
+    THROTTLED,
+    THROTTLE_WAIT,
+    OVERHEAD,
+    LOST,
+    SPANS,
+    PROBE_INFO,
+    BUILD_INFO,
+];
 
 /// Operation spans the pipeline made.
 pub const OUTCOME_MADE: &str = "made";
@@ -124,9 +170,18 @@ pub const OUTCOME_SAMPLED_OUT: &str = "sampled_out";
 pub const OUTCOME_EXPORTED: &str = "exported";
 /// Spans of all kinds that are in a file.
 pub const OUTCOME_WRITTEN: &str = "written";
-/// The values of `outcome`.
+/// The values of `outcome` of spans.
 pub const SPAN_OUTCOMES: [&str; 4] = [OUTCOME_MADE, OUTCOME_SAMPLED_OUT, OUTCOME_EXPORTED, OUTCOME_WRITTEN];
 
+/// It waited for tokens.
+pub const OUTCOME_WAITED: &str = "waited";
+/// It got EAGAIN at once.
+pub const OUTCOME_AGAIN: &str = "again";
+/// The values of `outcome` of throttled operations.
+pub const THROTTLE_OUTCOMES: [&str; 2] = [OUTCOME_WAITED, OUTCOME_AGAIN];
+
+/// Stage of what a mount tells of its operations.
+pub const STAGE_REPORTS: &str = "reports";
 /// Stage of the OTLP exporter's losses.
 pub const STAGE_EXPORT: &str = "export";
 /// Stage of the span file's losses.
@@ -165,6 +220,12 @@ pub const SPANS_FILE_LOSSES: [(&str, &str); 2] =
 pub const METRICS_LOSSES: [(&str, &str); 2] =
     [(STAGE_METRICS, REASON_SERIES), (STAGE_METRICS, REASON_UNKNOWN_OPERATION)];
 
+/// More open files than are followed.
+pub const REASON_FILES_FULL: &str = "files_full";
+/// `(stage, reason)` of a mount's reports.
+pub const REPORTS_LOSSES: [(&str, &str); 3] =
+    [(STAGE_REPORTS, REASON_QUEUE_FULL), (STAGE_REPORTS, REASON_CLOSED), (STAGE_REPORTS, REASON_FILES_FULL)];
+
 /// Every `(stage, reason)` of `fsi_lost_total`.
 pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {
     Counter::ALL
@@ -174,6 +235,7 @@ pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(EXPORT_LOSSES)
         .chain(SPANS_FILE_LOSSES)
         .chain(METRICS_LOSSES)
+        .chain(REPORTS_LOSSES)
 }
 
 /// Name of the span of a process.
@@ -181,9 +243,13 @@ pub const SPAN_PROCESS: &str = "process";
 /// Name of the span of an open file.
 pub const SPAN_FILE: &str = "file";
 
-/// Every span name: the two above and the operations.
+/// Name of the event of an injected fault.
+pub const EVENT_FAULT: &str = "fsi.fault";
+
+/// Every span name: the two above, the operations, and those that only a mount sees.
 pub fn span_names() -> impl Iterator<Item = &'static str> {
-    [SPAN_PROCESS, SPAN_FILE].into_iter().chain(OpKind::ALL.iter().map(|op| op.name()))
+    let only_mounts = Op::ALL.iter().filter(|op| op.kind().is_none()).map(|op| op.name());
+    [SPAN_PROCESS, SPAN_FILE].into_iter().chain(OpKind::ALL.iter().map(|op| op.name())).chain(only_mounts)
 }
 
 /// One list makes the constants and the list of all of them.
@@ -241,6 +307,19 @@ attributes! {
     FILE_CLOSE = "fsi.file.close";
     FILE_OPEN_BEFORE = "fsi.file.open_before";
     FILE_SEGMENT = "fsi.file.segment";
+    VOLUME = "fsi.volume";
+    OVERHEAD_NS = "fsi.overhead_ns";
+    INJECTED_NS = "fsi.injected_ns";
+    THROTTLE_NS = "fsi.throttle_ns";
+    BACKING_NS = "fsi.backing_ns";
+    FAULT_SEQUENCE = "fsi.fault.sequence";
+    FAULT_RULE = "fsi.fault.rule";
+    FAULT_KIND = "fsi.fault.kind";
+    FAULT_ERRNO = "fsi.fault.errno";
+    FAULT_DELAY_NS = "fsi.fault.delay_ns";
+    FAULT_ASKED = "fsi.fault.asked";
+    FAULT_DONE = "fsi.fault.done";
+    FAULT_ORDINAL = "fsi.fault.ordinal";
     SERVICE_NAME = "service.name";
     SERVICE_VERSION = "service.version";
     HOST_NAME = "host.name";

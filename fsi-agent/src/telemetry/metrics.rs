@@ -1,6 +1,7 @@
 //! Metrics as Prometheus text, from what the kernel aggregated. Nothing is kept between scrapes.
 
 mod fold;
+pub mod mount;
 mod quantile;
 
 use std::collections::BTreeMap;

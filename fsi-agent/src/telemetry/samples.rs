@@ -61,6 +61,7 @@ pub(super) fn op(kind: OpKind, errno: u16, op_path: Path) -> Span {
         syscall: 0,
         path: Some(op_path),
         target: None,
+        interposed: None,
     });
     span(3, Some(2), body)
 }

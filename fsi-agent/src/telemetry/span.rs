@@ -6,16 +6,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fsi_common::op::OpKind;
 use fsi_common::record::{CloseKind, FileTotals, PathState};
-use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::trace::{Event, SpanContext, SpanKind, Status, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::containers::ContainerNames;
-use super::defs::{SPAN_FILE, SPAN_PROCESS, attribute};
+use super::defs::{EVENT_FAULT, SPAN_FILE, SPAN_PROCESS, attribute};
 use super::errno;
 use super::text::{device, file_type, open_flags};
-use crate::span::{Actor, FileSpan, OpSpan, Path, ProcessSpan, Span, SpanBody};
+use crate::rules::decision::{Fault, FaultEntry};
+use crate::span::{Actor, FileSpan, Interposed, NO_SYSCALL, OpSpan, Path, ProcessSpan, Span, SpanBody};
 
 /// Converts spans; one per exporter.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Converter {
         let (name, status) = match &span.body {
             SpanBody::Process(process) => (SPAN_PROCESS, process_attributes(&mut attributes, process)),
             SpanBody::File(file) => (SPAN_FILE, file_attributes(&mut attributes, file)),
-            SpanBody::Operation(op) => (op.op.name(), op_attributes(&mut attributes, op)),
+            SpanBody::Operation(op) => (op_name(op), op_attributes(&mut attributes, op)),
         };
         let context = SpanContext::new(
             opentelemetry::TraceId::from_bytes(span.trace.0),
@@ -75,7 +76,7 @@ impl Converter {
             end_time: UNIX_EPOCH + Duration::from_nanos(span.end_unix_ns),
             attributes,
             dropped_attributes_count: 0,
-            events: SpanEvents::default(),
+            events: events(&span.body),
             links: SpanLinks::default(),
             status,
             instrumentation_scope: self.scope.clone(),
@@ -84,8 +85,12 @@ impl Converter {
 
     fn actor(&self, attributes: &mut Vec<KeyValue>, actor: &Actor) {
         let Actor { tgid, tid, uid, comm, cgroup } = actor;
-        attributes.push(KeyValue::new(attribute::PROCESS_PID, i64::from(*tgid)));
-        attributes.push(KeyValue::new(attribute::THREAD_ID, i64::from(*tid)));
+        // A mount is told the thread only; what the kernel itself does has neither.
+        for (key, id) in [(attribute::PROCESS_PID, *tgid), (attribute::THREAD_ID, *tid)] {
+            if id != 0 {
+                attributes.push(KeyValue::new(key, i64::from(id)));
+            }
+        }
         // All ones: nobody told.
         if *uid != u32::MAX {
             attributes.push(KeyValue::new(attribute::PROCESS_USER_ID, i64::from(*uid)));
@@ -95,7 +100,9 @@ impl Converter {
             let name = String::from_utf8_lossy(&comm[..end]).into_owned();
             attributes.push(KeyValue::new(attribute::PROCESS_EXECUTABLE_NAME, name));
         }
-        attributes.push(KeyValue::new(attribute::CGROUP, number(*cgroup)));
+        if *cgroup != 0 {
+            attributes.push(KeyValue::new(attribute::CGROUP, number(*cgroup)));
+        }
         if let Some(container) = self.containers.container(*cgroup) {
             attributes.push(KeyValue::new(attribute::CONTAINER_ID, container));
         }
@@ -178,6 +185,7 @@ fn op_attributes(attributes: &mut Vec<KeyValue>, op: &OpSpan) -> Status {
         syscall,
         path,
         target,
+        interposed,
     } = op;
     path_attributes(attributes, path.as_ref(), &FILE_KEYS);
     path_attributes(attributes, target.as_ref(), &TARGET_KEYS);
@@ -194,7 +202,12 @@ fn op_attributes(attributes: &mut Vec<KeyValue>, op: &OpSpan) -> Status {
     if let Some(flags) = flags {
         attributes.push(KeyValue::new(attribute::OPEN_FLAGS, open_flags(*flags)));
     }
-    attributes.push(KeyValue::new(attribute::SYSCALL, i64::from(*syscall)));
+    if *syscall != NO_SYSCALL {
+        attributes.push(KeyValue::new(attribute::SYSCALL, i64::from(*syscall)));
+    }
+    if let Some(interposed) = interposed {
+        interposed_attributes(attributes, interposed);
+    }
     if *code == 0 {
         attributes.push(KeyValue::new(attribute::RESULT, *ret));
         return Status::Unset;
@@ -202,6 +215,74 @@ fn op_attributes(attributes: &mut Vec<KeyValue>, op: &OpSpan) -> Status {
     let name = errno::name(*code);
     attributes.push(KeyValue::new(attribute::ERROR_TYPE, Value::String(name.clone().into())));
     if is_expected_miss(*kind, *code) { Status::Unset } else { Status::Error { description: name } }
+}
+
+fn interposed_attributes(attributes: &mut Vec<KeyValue>, interposed: &Interposed) {
+    let Interposed { op: _, overhead_ns, injected_ns, throttle_ns, backing_ns, volume, faults: _ } = interposed;
+    attributes.extend([
+        KeyValue::new(attribute::OVERHEAD_NS, number(*overhead_ns)),
+        KeyValue::new(attribute::INJECTED_NS, number(*injected_ns)),
+        KeyValue::new(attribute::THROTTLE_NS, number(*throttle_ns)),
+        KeyValue::new(attribute::BACKING_NS, number(*backing_ns)),
+    ]);
+    if let Some(volume) = volume {
+        attributes.push(KeyValue::new(attribute::VOLUME, Value::String(Arc::clone(volume).into())));
+    }
+}
+
+/// What only a mount sees has the mount's name for it.
+fn op_name(op: &OpSpan) -> &'static str {
+    match &op.interposed {
+        Some(interposed) if interposed.op.kind().is_none() => interposed.op.name(),
+        Some(_) | None => op.op.name(),
+    }
+}
+
+fn events(body: &SpanBody) -> SpanEvents {
+    let mut events = SpanEvents::default();
+    match body {
+        SpanBody::Process(_) | SpanBody::File(_) => {}
+        SpanBody::Operation(op) => {
+            let faults = op.interposed.iter().flat_map(|interposed| &interposed.faults);
+            events.events.extend(faults.map(fault_event));
+        }
+    }
+    events
+}
+
+fn fault_event(entry: &FaultEntry) -> Event {
+    let FaultEntry {
+        sequence,
+        unix_ns,
+        fault,
+        op: _, // Those of the span.
+        path: _,
+        ordinal,
+        ino: _,
+        pid: _,
+        uid: _,
+        offset: _,
+        asked,
+        done,
+        effect: _, // For a replay, from the log.
+    } = entry;
+    let Fault { rule, kind, errno: code, delay } = fault;
+    let mut attributes = vec![
+        KeyValue::new(attribute::FAULT_SEQUENCE, number(*sequence)),
+        KeyValue::new(attribute::FAULT_RULE, Value::String(Arc::clone(rule).into())),
+        KeyValue::new(attribute::FAULT_KIND, kind.name()),
+        KeyValue::new(attribute::FAULT_ORDINAL, number(*ordinal)),
+        KeyValue::new(attribute::FAULT_ASKED, number(*asked)),
+        KeyValue::new(attribute::FAULT_DONE, number(*done)),
+    ];
+    if let Some(code) = code.and_then(|code| u16::try_from(code).ok()) {
+        attributes.push(KeyValue::new(attribute::FAULT_ERRNO, Value::String(errno::name(code).into())));
+    }
+    if !delay.is_zero() {
+        let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        attributes.push(KeyValue::new(attribute::FAULT_DELAY_NS, number(delay_ns)));
+    }
+    Event::new(EVENT_FAULT, UNIX_EPOCH + Duration::from_nanos(*unix_ns), attributes, 0)
 }
 
 /// Programs ask whether a file is there by opening it or looking at it: its absence is an answer, not a failure.

@@ -43,6 +43,7 @@ fn operation(op: OpKind, errno: u16, bytes: Option<u64>, at: Option<&str>) -> Sp
         syscall: 0,
         path: at.and_then(path),
         target: None,
+        interposed: None,
     })
 }
 

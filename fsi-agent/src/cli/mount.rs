@@ -1,0 +1,216 @@
+//! `fsi mount`: options to a plain configuration; the keeper runs here, or as a daemon that says when the mount answers.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+use fsi_agent::fuse::config::{FilePath, MountConfig};
+use fsi_agent::keeper::check::{self, Covering};
+use fsi_agent::keeper::{self, Note};
+use fsi_agent::selection::quantity;
+
+use super::{Failure, output};
+
+/// What the daemon says once the mount answers; anything else is the sentence of its failure.
+const READY: &str = "ready";
+
+/// `fsi mount SOURCE TARGET` shows the files of SOURCE at TARGET, and does to them what the rules say.
+#[derive(Args, Debug)]
+pub(super) struct MountArgs {
+    /// The directory whose files are shown
+    source: PathBuf,
+    /// The directory where they are shown
+    target: PathBuf,
+    /// What to do to which operations; without rules everything passes through
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// Stay here until it is unmounted; Ctrl-C unmounts
+    #[arg(long)]
+    foreground: bool,
+    /// Refuse to write
+    #[arg(long)]
+    read_only: bool,
+    /// Ignore setuid and setgid bits of programs
+    #[arg(long)]
+    nosuid: bool,
+    /// Refuse to open devices
+    #[arg(long)]
+    nodev: bool,
+    /// Cover a TARGET that has something in it
+    #[arg(long)]
+    nonempty: bool,
+    /// Threads that answer requests
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// How long the kernel may remember names and attributes (ms, s)
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = quantity::duration)]
+    attr_timeout: Duration,
+    /// Have all reads and writes come here, also those the kernel could do by itself
+    #[arg(long)]
+    no_passthrough: bool,
+    /// Inject the faults of this log again
+    #[arg(long, value_name = "LOG")]
+    replay: Option<PathBuf>,
+    /// Write injected faults to this file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    fault_log: Option<PathBuf>,
+    /// Send spans to an OpenTelemetry collector: grpc://HOST:4317 or http://HOST:4318 (grpcs, https)
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
+    /// Write spans to this file, as OTLP/JSON lines
+    #[arg(long, value_name = "FILE")]
+    spans: Option<PathBuf>,
+    /// Write metrics to this file, as Prometheus text
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// In the background: where the keeper's words go
+    #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
+    log: Option<PathBuf>,
+    /// Longest time without a server that answers; then the mount is aborted
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
+    deadline: Duration,
+    /// After SIGTERM, the time that users of the mount have to finish
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
+    drain: Duration,
+}
+
+pub(super) fn run(arguments: MountArgs) -> Result<ExitCode, Failure> {
+    let is_foreground = arguments.foreground;
+    let log = arguments.log.clone();
+    let config = resolve(arguments)?;
+    if is_foreground {
+        keep(config, &mut |note| output::say(&format!("fsi: {note}")))
+    } else {
+        detach(&config, log.as_deref())
+    }
+}
+
+/// `fsi keep`: the keeper as a daemon; configuration on stdin, its readiness or failure on stdout.
+pub(super) fn daemon() -> Result<ExitCode, Failure> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).map_err(|error| Failure::Failed(error.into()))?;
+    let config = serde_json::from_str(&text)
+        .map_err(|_other| Failure::Usage("a keeper is started by `fsi mount`, which configures it".to_owned()))?;
+    rustix::process::setsid().map_err(|error| Failure::Failed(error.into()))?;
+    let kept = keep(config, &mut |note| {
+        if matches!(note, Note::Ready { .. }) {
+            tell(READY);
+        }
+        output::say(&format!("fsi: {note}"));
+    });
+    if let Err(Failure::Failed(error)) = &kept {
+        tell(&error.to_string());
+    }
+    kept
+}
+
+/// Says one thing on stdout and lets it go, which the one who waits for it sees.
+fn tell(what: &str) {
+    // When `fsi mount` was interrupted, nobody waits.
+    output::result(what).ok();
+    if let Ok(nothing) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        rustix::stdio::dup2_stdout(&nothing).ok();
+        rustix::stdio::dup2_stdin(&nothing).ok();
+    }
+}
+
+fn keep(config: MountConfig, notes: &mut (dyn FnMut(Note) + Send)) -> Result<ExitCode, Failure> {
+    keeper::run(config, notes).map_err(|error| Failure::Failed(error.into()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn detach(config: &MountConfig, log: Option<&Path>) -> Result<ExitCode, Failure> {
+    let failed = |error: io::Error| Failure::Failed(anyhow::anyhow!("start the keeper: {error}"));
+    let stderr = match log {
+        Some(path) => {
+            let opened = OpenOptions::new().append(true).create(true).open(path);
+            Stdio::from(opened.map_err(|error| Failure::usage(&format!("--log {}", path.display()), error))?)
+        }
+        None => Stdio::null(),
+    };
+    let text = serde_json::to_vec(config).map_err(|error| Failure::Failed(error.into()))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("keep").current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&text).map_err(failed)?;
+    }
+    let mut said = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut said).map_err(failed)?;
+    }
+    match said.trim() {
+        READY => Ok(ExitCode::SUCCESS),
+        "" => {
+            let status = child.wait().map_err(failed)?;
+            Err(Failure::Failed(anyhow::anyhow!("the keeper ended before the mount answered: {status}")))
+        }
+        sentence => Err(Failure::Failed(anyhow::anyhow!("{sentence}"))),
+    }
+}
+
+fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
+    let MountArgs {
+        source,
+        target,
+        rules,
+        foreground: _,
+        read_only,
+        nosuid,
+        nodev,
+        nonempty,
+        threads,
+        attr_timeout,
+        no_passthrough,
+        replay,
+        fault_log,
+        otlp,
+        spans,
+        metrics,
+        log: _,
+        deadline,
+        drain,
+    } = arguments;
+    let covering = if nonempty { Covering::Anything } else { Covering::EmptyOnly };
+    let (source, target) =
+        check::places(&source, &target, covering).map_err(|refusal| Failure::Usage(refusal.to_string()))?;
+    let rules_text = match &rules {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(&format!("--rules {}", path.display()), error))?,
+        None => String::new(),
+    };
+    if let Some(path) = &replay {
+        File::open(path).map_err(|error| Failure::usage(&format!("--replay {}", path.display()), error))?;
+    }
+    Ok(MountConfig {
+        source: source.into(),
+        target: target.into(),
+        device_major: 0,
+        device_minor: 0,
+        keeper_pid: 0,
+        rules: absolute(rules)?,
+        rules_text,
+        read_only,
+        nosuid,
+        nodev,
+        threads: usize::from(threads),
+        attr_timeout,
+        passthrough: !no_passthrough,
+        replay: absolute(replay)?,
+        fault_log: absolute(fault_log)?,
+        otlp,
+        spans: absolute(spans)?,
+        metrics: absolute(metrics)?,
+        deadline,
+        drain,
+    })
+}
+
+/// The keeper runs elsewhere than here.
+fn absolute(path: Option<PathBuf>) -> Result<Option<FilePath>, Failure> {
+    let absolute = path.map(std::path::absolute).transpose();
+    Ok(absolute.map_err(|error| Failure::Failed(error.into()))?.map(FilePath))
+}

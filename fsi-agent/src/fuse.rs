@@ -1,0 +1,22 @@
+//! The interposer: a file system that passes everything through, and does to chosen operations what the rules say.
+
+pub mod adapter;
+pub mod capacity;
+pub mod config;
+pub mod control;
+pub mod device;
+pub mod exports;
+pub mod fake;
+mod fault_log;
+pub mod fs;
+mod hold;
+pub mod keeper_link;
+mod node;
+mod open_files;
+pub mod report;
+pub mod serve;
+pub mod session;
+mod sharded;
+pub mod state;
+mod under_way;
+pub mod undo;

@@ -1,0 +1,155 @@
+//! Attributes: getattr, chmod, chown, truncate, utimens, readlink, statfs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, StatVfs, Statx, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::{Ask, Call, Interposer, On, Outcome};
+use crate::fuse::node::Node;
+use crate::fuse::open_files::{object_path, reopen};
+use crate::rules::op::Op;
+use crate::sys::caller;
+
+/// Attributes as an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    pub stat: Statx,
+    pub ttl: Duration,
+}
+
+impl Outcome for Attributes {}
+impl Outcome for StatVfs {}
+
+/// What is to be changed.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    /// With "unchanged" for the one that is not set.
+    pub times: Option<Timestamps>,
+    pub handle: Option<u64>,
+}
+
+impl Change {
+    /// What the application called. A change of nothing is how the kernel has setuid bits cleared after a write.
+    const fn op(&self) -> Op {
+        match self {
+            Self { size: Some(_), .. } => Op::Truncate,
+            Self { uid: Some(_), .. } | Self { gid: Some(_), .. } => Op::Chown,
+            Self { times: Some(_), mode: None, .. } => Op::Utimens,
+            _ => Op::Chmod,
+        }
+    }
+}
+
+const SET_ID_BITS: u16 = 0o6000;
+
+impl Interposer {
+    pub fn getattr<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
+    where
+        A: FnOnce(Result<Attributes, Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Getattr, On::Node(number)),
+            |_way| self.attributes(&*self.nodes.get(number)?),
+            answer,
+        );
+    }
+
+    fn attributes(&self, node: &Node) -> Result<Attributes, Errno> {
+        Ok(Attributes { stat: self.stat(node)?, ttl: self.ttl_of(node) })
+    }
+
+    pub fn setattr<A>(self: &Arc<Self>, call: Call, number: u64, change: Change, answer: A)
+    where
+        A: FnOnce(Result<Attributes, Errno>) + Send + 'static,
+    {
+        let ask = Ask::new(change.op(), On::Node(number)).at(change.size.unwrap_or(0), 0);
+        self.run(
+            call,
+            &ask,
+            move |_way| {
+                let node = self.nodes.get(number)?;
+                self.change(call, &node, &change)?;
+                self.attributes(&node)
+            },
+            answer,
+        );
+    }
+
+    fn change(&self, call: Call, node: &Node, change: &Change) -> Result<(), Errno> {
+        let Change { mode, uid, gid, size, times, handle } = change;
+        let file = self.nodes.file(node)?;
+        if uid.is_some() || gid.is_some() {
+            let owner = uid.map(Uid::from_raw);
+            rustix::fs::chownat(file, "", owner, gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(mode) = mode {
+            rustix::fs::chmod(object_path(file), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if let Some(size) = size {
+            let cut = || match handle.and_then(|handle| self.open_files.get(handle).ok()) {
+                Some(open) if open.flags.intersects(OFlags::WRONLY | OFlags::RDWR) => {
+                    rustix::fs::ftruncate(open.file(&self.nodes)?, *size)
+                }
+                Some(_) | None => rustix::fs::ftruncate(reopen(&self.nodes, node, OFlags::WRONLY)?, *size),
+            };
+            // fuser does not say whether the caller may keep the bits, so it is looked up where there are any.
+            let bits = self.stat(node)?.stx_mode & SET_ID_BITS != 0;
+            if bits && !keeps_set_id(call) { caller::clearing_setid(cut)? } else { cut()? }
+        }
+        if let Some(times) = times {
+            rustix::fs::utimensat(rustix::fs::CWD, object_path(file), times, AtFlags::empty())?;
+        }
+        let nothing = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && times.is_none();
+        if nothing {
+            // A chown that changes no owner clears setuid, setgid and file capabilities, as a write does.
+            caller::clearing_setid(|| rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH))?;
+        }
+        Ok(())
+    }
+
+    pub fn readlink<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
+    where
+        A: FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Readlink, On::Node(number)),
+            |_way| {
+                let node = self.nodes.get(number)?;
+                Ok(rustix::fs::readlinkat(self.nodes.file(&node)?, "", Vec::new())?.into_bytes())
+            },
+            answer,
+        );
+    }
+
+    pub fn statfs<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
+    where
+        A: FnOnce(Result<StatVfs, Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Statfs, On::Node(number)),
+            |_way| {
+                let node = self.nodes.get(number)?;
+                rustix::fs::fstatvfs(self.nodes.file(&node)?)
+            },
+            answer,
+        );
+    }
+}
+
+/// Whether the caller has `CAP_FSETID`.
+fn keeps_set_id(call: Call) -> bool {
+    const CAP_FSETID: u32 = 4;
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", call.tid)) else { return call.uid == 0 };
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.map_or(call.uid == 0, |mask| mask & 1 << CAP_FSETID != 0)
+}

@@ -1,0 +1,267 @@
+//! Operations on names: look up, make, link, remove, rename.
+//!
+//! A request that comes a second time may have been done by the server that was killed: then "exists already" and "is not there"
+//! are looked at once more before they become an answer.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Statx};
+use rustix::io::Errno;
+
+use super::{Ask, Call, Interposer, On, Outcome, Way};
+use crate::fuse::node::{Node, STATX, number_of};
+use crate::fuse::under_way::Past;
+use crate::rules::op::Op;
+use crate::sys::caller;
+
+/// An answer that makes the kernel know an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub number: u64,
+    pub generation: u64,
+    pub stat: Statx,
+    /// How long the kernel may believe it.
+    pub ttl: Duration,
+}
+
+impl Outcome for Entry {}
+impl Outcome for () {}
+impl Outcome for Vec<u8> {
+    fn bytes(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl Interposer {
+    /// A name as an answer; counts a lookup.
+    pub(super) fn entry(&self, directory: &Node, name: &[u8], way: &Way<'_>) -> Result<Entry, Errno> {
+        let (node, stat) = self.nodes.look_up(directory, name)?;
+        way.under.counts(node.number);
+        if let Some(Past { counted: counted @ 1.., .. }) = way.past() {
+            self.nodes.forget(counted, 1);
+        }
+        Ok(Entry { number: node.number, generation: self.generation(&node), stat, ttl: self.ttl_of(&node) })
+    }
+
+    /// How long the kernel may keep what it knows about a node: not at all where a rule wants to see each question.
+    pub(super) fn ttl_of(&self, node: &Node) -> Duration {
+        let questions = [Op::Lookup, Op::Getattr].into_iter().collect();
+        if self.armed().any.intersects(questions) && self.concern(|| self.nodes.path(node.number)).intersects(questions)
+        {
+            Duration::ZERO
+        } else {
+            self.ttl
+        }
+    }
+
+    pub fn lookup<A>(self: &Arc<Self>, call: Call, parent: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+    {
+        let ask = Ask::new(Op::Lookup, On::Name(parent, name));
+        self.run(call, &ask, |way| self.entry(&*self.nodes.get(parent)?, name, way), answer);
+    }
+
+    pub fn mkdir<A>(self: &Arc<Self>, call: Call, parent: u64, name: &[u8], mode: u32, umask: u32, answer: A)
+    where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+    {
+        self.make(call, Op::Mkdir, parent, name, umask, answer, |at| {
+            rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode & 0o7777))
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what mknod(2) takes, and who asks")]
+    pub fn mknod<A>(
+        self: &Arc<Self>,
+        call: Call,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        device: u32,
+        answer: A,
+    ) where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+    {
+        self.make(call, Op::Mknod, parent, name, umask, answer, |at| {
+            let kind = FileType::from_raw_mode(mode);
+            // The kernel sends the old encoding: major 8..20, minor the rest.
+            let device = rustix::fs::makedev(device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00);
+            rustix::fs::mknodat(at, name, kind, Mode::from_raw_mode(mode & 0o7777), device)
+        });
+    }
+
+    pub fn symlink<A>(self: &Arc<Self>, call: Call, parent: u64, name: &[u8], content: &[u8], answer: A)
+    where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+    {
+        self.make(call, Op::Symlink, parent, name, 0, answer, |at| rustix::fs::symlinkat(content, at, name));
+    }
+
+    /// What mkdir, mknod and symlink have in common.
+    #[expect(clippy::too_many_arguments, reason = "one place for the three")]
+    fn make<A, M>(self: &Arc<Self>, call: Call, op: Op, parent: u64, name: &[u8], umask: u32, answer: A, make: M)
+    where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+        M: FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+    {
+        let ask = Ask::new(op, On::Name(parent, name));
+        self.run(
+            call,
+            &ask,
+            |way| {
+                let directory = self.nodes.get(parent)?;
+                let at = self.nodes.file(&directory)?;
+                match caller::making(call.uid, call.gid, umask, || make(at)) {
+                    Err(Errno::EXIST) if self.made_since(at, name, &way.past()) => {}
+                    made => made?,
+                }
+                self.entry(&directory, name, way)
+            },
+            answer,
+        );
+    }
+
+    /// Whether a name was made by a server that had begun this very request.
+    pub(super) fn made_since(&self, at: BorrowedFd<'_>, name: &[u8], past: &Option<Past>) -> bool {
+        let Some(past) = past else { return false };
+        let Ok(stat) = rustix::fs::statx(at, name, AtFlags::SYMLINK_NOFOLLOW, STATX) else { return false };
+        let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+        // The file system's clock ticks coarsely.
+        born + 20_000_000 >= i128::from(past.began_unix_ns)
+    }
+
+    pub fn link<A>(self: &Arc<Self>, call: Call, number: u64, parent: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<Entry, Errno>) + Send + 'static,
+    {
+        let ask = Ask { target: Some((parent, name)), ..Ask::new(Op::Link, On::Node(number)) };
+        self.run(
+            call,
+            &ask,
+            |way| {
+                let directory = self.nodes.get(parent)?;
+                let node = self.nodes.get(number)?;
+                let at = self.nodes.file(&directory)?;
+                match rustix::fs::linkat(self.nodes.file(&node)?, "", at, name, AtFlags::EMPTY_PATH) {
+                    Err(Errno::EXIST) if way.past().is_some() && inode(at, name) == number => {}
+                    linked => linked?,
+                }
+                self.nodes.record(&node).set_nameless(false);
+                self.entry(&directory, name, way)
+            },
+            answer,
+        );
+    }
+
+    pub fn unlink<A>(self: &Arc<Self>, call: Call, parent: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        self.remove(call, Op::Unlink, parent, name, AtFlags::empty(), answer);
+    }
+
+    pub fn rmdir<A>(self: &Arc<Self>, call: Call, parent: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        self.remove(call, Op::Rmdir, parent, name, AtFlags::REMOVEDIR, answer);
+    }
+
+    fn remove<A>(self: &Arc<Self>, call: Call, op: Op, parent: u64, name: &[u8], flags: AtFlags, answer: A)
+    where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        let ask = Ask::new(op, On::Name(parent, name));
+        self.run(
+            call,
+            &ask,
+            |way| {
+                let directory = self.nodes.get(parent)?;
+                let at = self.nodes.file(&directory)?;
+                let gone = inode(at, name);
+                way.under.before(gone, 0);
+                self.keep_open(gone);
+                match rustix::fs::unlinkat(at, name, flags) {
+                    // The server that was killed had removed it.
+                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => Ok(()),
+                    removed => removed,
+                }
+            },
+            answer,
+        );
+    }
+
+    /// An object is about to lose a name, perhaps its last: while it is open, its bytes must outlive this server.
+    fn keep_open(&self, number: u64) {
+        let Ok(node) = self.nodes.get(number) else { return };
+        let open = {
+            let io = node.io();
+            io.passthrough + io.direct > 0
+        };
+        if !open {
+            return;
+        }
+        if let Ok(file) = self.nodes.file(&node) {
+            self.nodes.record(&node).set_nameless(true);
+            if let Err(error) = self.keeper.hold(number, file) {
+                tracing::error!(%error, "an open file without a name would not outlive this server");
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what renameat2(2) takes, and who asks")]
+    pub fn rename<A>(
+        self: &Arc<Self>,
+        call: Call,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        flags: RenameFlags,
+        answer: A,
+    ) where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        let ask = Ask { target: Some((new_parent, new_name)), ..Ask::new(Op::Rename, On::Name(parent, name)) };
+        self.run(
+            call,
+            &ask,
+            |way| {
+                let from = self.nodes.get(parent)?;
+                let to = self.nodes.get(new_parent)?;
+                let (from_at, to_at) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
+                let (moved, replaced) = match way.past() {
+                    Some(past) if past.before != 0 => (past.before, past.before_target),
+                    Some(_) | None => (inode(from_at, name), inode(to_at, new_name)),
+                };
+                // Done by the server that was killed: the new name stands for what the old one stood for.
+                let done = way.past().is_some_and(|past| past.before != 0)
+                    && inode(to_at, new_name) == moved
+                    && inode(from_at, name) != moved;
+                way.under.before(moved, replaced);
+                let exchange = flags.contains(RenameFlags::EXCHANGE);
+                if replaced != moved && !exchange {
+                    self.keep_open(replaced);
+                }
+                if !done {
+                    rustix::fs::renameat_with(from_at, name, to_at, new_name, flags)?;
+                }
+                self.nodes.moved(moved, new_parent, new_name);
+                if exchange {
+                    self.nodes.moved(replaced, parent, name);
+                }
+                Ok(())
+            },
+            answer,
+        );
+    }
+}
+
+/// Inode number that a name stands for, as a node's number; 0 for none.
+fn inode(at: BorrowedFd<'_>, name: &[u8]) -> u64 {
+    rustix::fs::statx(at, name, AtFlags::SYMLINK_NOFOLLOW, STATX).map_or(0, |stat| number_of(&stat))
+}

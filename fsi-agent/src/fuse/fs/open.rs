@@ -1,0 +1,191 @@
+//! Opening, making and closing files; who reads and writes them, the kernel or we.
+//!
+//! The kernel wants all descriptors of an inode to agree: while one is open in passthrough, each other must name the same backing
+//! file. So the first open of an inode decides, and a later one that must be watched reads and writes through us but keeps the number.
+
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::{Ask, Call, Interposer, On, Outcome};
+use crate::fuse::keeper_link::Keeper;
+use crate::fuse::node::{Node, STATX};
+use crate::fuse::open_files::{Kind, reopen};
+use crate::rules::op::{Op, OpSet};
+use crate::sys::caller;
+
+/// An answer to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    pub handle: u64,
+    /// The number of the backing file, where there is one.
+    pub backing: Option<u32>,
+    /// Reads and writes come to us.
+    pub direct: bool,
+    /// close(2) must be told to us.
+    pub wants_flush: bool,
+}
+
+impl Outcome for Opened {}
+
+/// An answer to create.
+#[derive(Debug)]
+pub struct Created {
+    pub entry: super::names::Entry,
+    pub opened: Opened,
+}
+
+impl Outcome for Created {}
+
+/// Operations that a file's data is read, written or made durable by.
+fn data_operations() -> OpSet {
+    [Op::Read, Op::Write].into_iter().collect()
+}
+
+impl Interposer {
+    /// open(2) of a file that exists.
+    pub fn open<A>(self: &Arc<Self>, call: Call, number: u64, flags: OFlags, answer: A)
+    where
+        A: FnOnce(Result<Opened, Errno>) + Send + 'static,
+    {
+        let ask = Ask::new(Op::Open, On::Node(number));
+        self.run(
+            call,
+            &ask,
+            |_way| {
+                let node = self.nodes.get(number)?;
+                self.open_node(call, &node, flags)
+            },
+            answer,
+        );
+    }
+
+    fn open_node(&self, call: Call, node: &Node, flags: OFlags) -> Result<Opened, Errno> {
+        let concern = self.concern(|| self.nodes.path(node.number));
+        let concerned = concern.intersects(data_operations());
+        let wants_flush = concern.contains(Op::Flush);
+        let mut io = node.io();
+        if io.passthrough == 0 && io.direct == 0 && !concerned && self.device().passthrough() {
+            // The kernel opens the backing file itself: what it would refuse must be refused here.
+            match self.device().register(self.nodes.file(node)?) {
+                Ok(id) => io.backing = Some(id),
+                Err(error) => tracing::debug!(%error, "a file cannot be opened in passthrough"),
+            }
+        }
+        let kind = match (io.backing, concerned) {
+            (Some(_), false) => Kind::Passthrough,
+            (Some(_), true) => Kind::DirectBacked,
+            (None, _) => Kind::Direct,
+        };
+        let opened = self.add_open(call, node, flags, kind);
+        match (&opened, kind) {
+            (Ok(_), Kind::Passthrough | Kind::DirectBacked) => io.passthrough += 1,
+            (Ok(_), Kind::Direct | Kind::Directory) => io.direct += 1,
+            (Err(_), _) => {}
+        }
+        if opened.is_err()
+            && io.passthrough == 0
+            && let Some(id) = io.backing.take()
+        {
+            self.device().unregister(id);
+        }
+        self.nodes.record(node).set_backing(io.backing.unwrap_or(0), io.passthrough);
+        Ok(Opened { handle: opened?, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
+    }
+
+    fn add_open(&self, call: Call, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
+        // In passthrough the kernel has its own file; ours is opened when an fsync or an lseek asks for it.
+        let file = match kind {
+            Kind::Passthrough => None,
+            Kind::Direct | Kind::DirectBacked | Kind::Directory => Some(reopen(&self.nodes, node, flags)?),
+        };
+        let open = self.open_files.add(node.number, flags, kind, file)?;
+        self.tell_opened(call, node, &open);
+        Ok(open.handle)
+    }
+
+    /// `open(2)` with `O_CREAT` of a name that the kernel thinks is free.
+    #[expect(clippy::too_many_arguments, reason = "what open(2) with O_CREAT takes, and who asks")]
+    pub fn create<A>(
+        self: &Arc<Self>,
+        call: Call,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+        answer: A,
+    ) where
+        A: FnOnce(Result<Created, Errno>) + Send + 'static,
+    {
+        let ask = Ask::new(Op::Create, On::Name(parent, name));
+        self.run(
+            call,
+            &ask,
+            |way| {
+                let directory = self.nodes.get(parent)?;
+                let at = self.nodes.file(&directory)?;
+                let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let exclusive = flags & OFlags::EXCL;
+                let made = caller::making(call.uid, call.gid, umask, || {
+                    rustix::fs::openat(at, name, making | exclusive, Mode::from_raw_mode(mode & 0o7777))
+                });
+                match made {
+                    Ok(made) => drop(made),
+                    // An earlier server made it, and was killed before it could say so.
+                    Err(Errno::EXIST) if way.past().is_some() && self.made_since(at, name, &way.past()) => {}
+                    // A file that exists already and that we may not write: opening it is what counts.
+                    Err(Errno::ACCESS | Errno::ISDIR | Errno::NXIO) if exclusive.is_empty() => {}
+                    Err(error) => return Err(error),
+                }
+                let entry = self.entry(&directory, name, way)?;
+                let node = self.nodes.get(entry.number)?;
+                if flags.contains(OFlags::TRUNC) {
+                    let file = reopen(&self.nodes, &node, OFlags::WRONLY)?;
+                    rustix::fs::ftruncate(&file, 0)?;
+                }
+                match self.open_node(call, &node, flags) {
+                    Ok(opened) => Ok(Created { entry, opened }),
+                    Err(error) => {
+                        self.nodes.forget(entry.number, 1);
+                        Err(error)
+                    }
+                }
+            },
+            answer,
+        );
+    }
+
+    /// The last descriptor of an open file is gone.
+    pub fn release(&self, handle: u64) {
+        self.tell_released(handle);
+        let Some(open) = self.open_files.remove(handle) else { return };
+        let Ok(node) = self.nodes.get(open.node) else { return };
+        let mut io = node.io();
+        match open.kind {
+            Kind::Passthrough | Kind::DirectBacked => {
+                io.passthrough = io.passthrough.saturating_sub(1);
+                if io.passthrough == 0
+                    && let Some(id) = io.backing.take()
+                {
+                    self.device().unregister(id);
+                }
+                self.nodes.record(&node).set_backing(io.backing.unwrap_or(0), io.passthrough);
+            }
+            Kind::Direct => io.direct = io.direct.saturating_sub(1),
+            Kind::Directory => {}
+        }
+        if io.passthrough + io.direct == 0
+            && self.nodes.record(&node).is_nameless()
+            && let Err(error) = Keeper::drop(&*self.keeper, open.node)
+        {
+            tracing::debug!(%error, "the keeper holds a file longer than it must");
+        }
+    }
+
+    /// Attributes of an object.
+    pub(in crate::fuse) fn stat(&self, node: &Node) -> Result<Statx, Errno> {
+        rustix::fs::statx(self.nodes.file(node)?, "", AtFlags::EMPTY_PATH, STATX)
+    }
+}

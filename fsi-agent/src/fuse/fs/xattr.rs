@@ -1,0 +1,86 @@
+//! Extended attributes, POSIX ACLs among them.
+
+use std::sync::Arc;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::{Ask, Call, Interposer, On};
+use crate::fuse::open_files::object_path;
+use crate::rules::op::Op;
+
+/// As large as a value or a list may be.
+const MAX_BYTES: usize = 65_536;
+
+impl Interposer {
+    pub fn getxattr<A>(self: &Arc<Self>, call: Call, number: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Getxattr, On::Node(number)),
+            |_way| {
+                let path = self.object(number)?;
+                let mut value = vec![0; MAX_BYTES];
+                let length = rustix::fs::getxattr(path, name, &mut value[..])?;
+                value.truncate(length);
+                Ok(value)
+            },
+            answer,
+        );
+    }
+
+    pub fn listxattr<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
+    where
+        A: FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Listxattr, On::Node(number)),
+            |_way| {
+                let mut names = vec![0; MAX_BYTES];
+                let length = rustix::fs::listxattr(self.object(number)?, &mut names[..])?;
+                names.truncate(length);
+                Ok(names)
+            },
+            answer,
+        );
+    }
+
+    pub fn setxattr<A>(self: &Arc<Self>, call: Call, number: u64, name: &[u8], value: &[u8], flags: u32, answer: A)
+    where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Setxattr, On::Node(number)),
+            |way| match rustix::fs::setxattr(self.object(number)?, name, value, XattrFlags::from_bits_retain(flags)) {
+                // The server that was killed had set it.
+                Err(Errno::EXIST) if way.past().is_some() => Ok(()),
+                set => set,
+            },
+            answer,
+        );
+    }
+
+    pub fn removexattr<A>(self: &Arc<Self>, call: Call, number: u64, name: &[u8], answer: A)
+    where
+        A: FnOnce(Result<(), Errno>) + Send + 'static,
+    {
+        self.run(
+            call,
+            &Ask::new(Op::Removexattr, On::Node(number)),
+            |way| match rustix::fs::removexattr(self.object(number)?, name) {
+                Err(Errno::NODATA) if way.past().is_some() => Ok(()),
+                removed => removed,
+            },
+            answer,
+        );
+    }
+
+    fn object(&self, number: u64) -> Result<String, Errno> {
+        let node = self.nodes.get(number)?;
+        Ok(object_path(self.nodes.file(&node)?))
+    }
+}

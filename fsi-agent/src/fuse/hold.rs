@@ -1,0 +1,179 @@
+//! Answers that wait: one thread and a heap of deadlines, so that no worker sleeps.
+//!
+//! A caller that is killed meanwhile is answered early: a FUSE request whose server gave it to nobody cannot be interrupted
+//! otherwise, and the process would stay until the deadline.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock;
+
+/// Answers that may wait at once.
+pub(super) const MAX_HELD: usize = 65_536;
+/// How often waiting callers are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How the waiting ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    Through,
+    /// The caller was killed.
+    Killed,
+}
+
+/// What is done at the end.
+pub(super) type Then = Box<dyn FnOnce(Waited) + Send>;
+
+/// The answers that wait.
+#[derive(Clone)]
+pub(super) struct Hold {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    heap: Mutex<Heap>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Heap {
+    next: u64,
+    /// `(deadline, number)`, then the caller and what to do, by number.
+    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
+    waiting: std::collections::HashMap<u64, (u32, Then)>,
+    looked_ns: u64,
+}
+
+impl Hold {
+    /// Starts the thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let shared = Arc::new(Shared { heap: Mutex::default(), changed: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("fsi-hold".into()).spawn(move || run(&theirs))?;
+        Ok(Self { shared })
+    }
+
+    /// Does `then` at `due_ns`, or when the thread `tid` is killed. `Err`: too many wait; the caller does it at once and counts it.
+    pub(super) fn until(&self, due_ns: u64, tid: u32, then: Then) -> Result<(), Then> {
+        let mut heap = self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
+        if heap.waiting.len() >= MAX_HELD {
+            return Err(then);
+        }
+        let number = heap.next;
+        heap.next += 1;
+        let first = heap.deadlines.peek().is_none_or(|Reverse((due, _))| due_ns < *due);
+        heap.deadlines.push(Reverse((due_ns, number)));
+        heap.waiting.insert(number, (tid, then));
+        drop(heap);
+        if first {
+            self.shared.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner).waiting.len()
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").finish_non_exhaustive()
+    }
+}
+
+fn run(shared: &Shared) {
+    let mut heap = shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let now = clock::monotonic_ns();
+        let mut ended = due(&mut heap, now);
+        let look = u64::try_from(LOOK.as_nanos()).unwrap_or(u64::MAX);
+        if ended.is_empty() && !heap.waiting.is_empty() && now.saturating_sub(heap.looked_ns) >= look {
+            heap.looked_ns = now;
+            ended = killed(&mut heap);
+        }
+        if !ended.is_empty() {
+            drop(heap);
+            for (waited, then) in ended {
+                then(waited);
+            }
+            heap = shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        heap = match heap.deadlines.peek() {
+            None => shared.changed.wait(heap).unwrap_or_else(PoisonError::into_inner),
+            Some(Reverse((due, _))) => {
+                let wait = Duration::from_nanos(due.saturating_sub(now)).min(LOOK);
+                shared.changed.wait_timeout(heap, wait).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+    }
+}
+
+/// Those whose time has come.
+fn due(heap: &mut Heap, now: u64) -> Vec<(Waited, Then)> {
+    let mut ended = Vec::new();
+    while let Some(Reverse((at, number))) = heap.deadlines.peek().copied() {
+        if at > now {
+            break;
+        }
+        heap.deadlines.pop();
+        // One that was killed is gone already.
+        if let Some((_, then)) = heap.waiting.remove(&number) {
+            ended.push((Waited::Through, then));
+        }
+    }
+    ended
+}
+
+/// Those whose caller has a SIGKILL pending.
+fn killed(heap: &mut Heap) -> Vec<(Waited, Then)> {
+    let dead: Vec<u64> =
+        heap.waiting.iter().filter(|(_, (tid, _))| is_killed(*tid)).map(|(number, _)| *number).collect();
+    dead.into_iter().filter_map(|number| heap.waiting.remove(&number)).map(|(_, then)| (Waited::Killed, then)).collect()
+}
+
+fn is_killed(tid: u32) -> bool {
+    if tid == 0 {
+        return false;
+    }
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return false };
+    let pending = |line: &str| {
+        let (key, mask) = line.split_once(':')?;
+        // Any fatal signal becomes a pending SIGKILL of every thread.
+        (key == "SigPnd")
+            .then(|| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 << (libc::SIGKILL - 1) != 0))
+    };
+    status.lines().find_map(pending).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn deadlines_come_in_order_and_nothing_is_early() {
+        let hold = Hold::start().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let now = clock::monotonic_ns();
+        for delay_ms in [30_u64, 10, 20] {
+            let sender = sender.clone();
+            let due = now + delay_ms * 1_000_000;
+            let then: Then =
+                Box::new(move |waited| sender.send((delay_ms, waited, clock::monotonic_ns() >= due)).unwrap());
+            assert!(hold.until(due, 0, then).is_ok());
+        }
+        let seen: Vec<_> = (0..3).map(|_| receiver.recv().unwrap()).collect();
+        let through = |delay| (delay, Waited::Through, true);
+        assert_eq!(seen, [through(10), through(20), through(30)]);
+        assert_eq!(hold.len(), 0);
+    }
+}

@@ -1,0 +1,142 @@
+//! Open files and directories, by the handle the kernel has for them: the number of their slot in the state.
+//!
+//! | word | holds |
+//! |---|---|
+//! | 0 | node number (0: free) |
+//! | 1 | open flags; upper half: how it is open ([`Kind`]) |
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::node::{Node, Nodes};
+use super::sharded::Sharded;
+use super::state::{Slot, State};
+
+/// How a file is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Kind {
+    /// The kernel reads and writes the backing file.
+    Passthrough = 1,
+    /// Reads and writes come to us.
+    Direct = 2,
+    /// Reads and writes come to us, mappings go to the backing file: others have it open in passthrough.
+    DirectBacked = 3,
+    Directory = 4,
+}
+
+impl Kind {
+    const fn of(word: u64) -> Self {
+        match word >> 32 {
+            1 => Self::Passthrough,
+            3 => Self::DirectBacked,
+            4 => Self::Directory,
+            _ => Self::Direct,
+        }
+    }
+}
+
+/// One open file.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) handle: u64,
+    pub(super) node: u64,
+    pub(super) flags: OFlags,
+    pub(super) kind: Kind,
+    file: OnceLock<OwnedFd>,
+}
+
+impl Open {
+    /// The descriptor on the backing file; opened when it is needed first.
+    pub(super) fn file(&self, nodes: &Nodes) -> Result<BorrowedFd<'_>, Errno> {
+        if let Some(file) = self.file.get() {
+            return Ok(file.as_fd());
+        }
+        let node = nodes.get(self.node)?;
+        let file = reopen(nodes, &node, self.flags)?;
+        Ok(self.file.get_or_init(|| file).as_fd())
+    }
+}
+
+/// Opens a node's object for reading or writing. What makes or empties files was done before, and the kernel does the appending.
+pub(super) fn reopen(nodes: &Nodes, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let once = OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::TRUNC
+        | OFlags::APPEND
+        | OFlags::NOFOLLOW
+        | OFlags::NOCTTY
+        | OFlags::PATH;
+    let path = object_path(nodes.file(node)?);
+    rustix::fs::open(path, (flags - once) | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A path that leads to what a descriptor stands for, whatever it is called.
+pub(super) fn object_path(file: BorrowedFd<'_>) -> String {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// All open files of a mount.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    state: Arc<State>,
+    map: Sharded<Arc<Open>>,
+    /// Where to look for a free slot.
+    next: AtomicU32,
+}
+
+impl OpenFiles {
+    /// The open files of a state.
+    pub(super) fn restore(state: Arc<State>) -> Self {
+        let map = Sharded::new();
+        let mut last = 0;
+        for (slot, words) in state.open_files().used(65_536) {
+            let word = words[1].load(Ordering::Acquire);
+            let handle = u64::from(slot.0);
+            let open = Open {
+                handle,
+                node: words[0].load(Ordering::Acquire),
+                flags: OFlags::from_bits_retain(u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)),
+                kind: Kind::of(word),
+                file: OnceLock::new(),
+            };
+            map.lock(handle).insert(handle, Arc::new(open));
+            last = slot.0;
+        }
+        Self { state, map, next: AtomicU32::new(last + 1) }
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Open>> {
+        self.map.values()
+    }
+
+    pub(super) fn get(&self, handle: u64) -> Result<Arc<Open>, Errno> {
+        self.map.get(handle).ok_or(Errno::BADF)
+    }
+
+    /// Adds an open file; without a descriptor it is opened when one is needed.
+    pub(super) fn add(&self, node: u64, flags: OFlags, kind: Kind, file: Option<OwnedFd>) -> Result<Arc<Open>, Errno> {
+        let table = self.state.open_files();
+        let slot: Slot = table.claim(self.next.fetch_add(1, Ordering::Relaxed), u64::MAX).ok_or(Errno::NFILE)?;
+        let words = table.slot(slot);
+        words[1].store(u64::from(flags.bits()) | (kind as u64) << 32, Ordering::Release);
+        words[0].store(node, Ordering::Release);
+        let handle = u64::from(slot.0);
+        let file = file.map_or_else(OnceLock::new, OnceLock::from);
+        let open = Arc::new(Open { handle, node, flags, kind, file });
+        self.map.lock(handle).insert(handle, Arc::clone(&open));
+        Ok(open)
+    }
+
+    /// The kernel has no more use for it.
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<Open>> {
+        let open = self.map.lock(handle).remove(&handle)?;
+        self.state.open_files().release(Slot(u32::try_from(handle).ok()?));
+        Some(open)
+    }
+}

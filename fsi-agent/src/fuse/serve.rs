@@ -1,0 +1,239 @@
+//! A server's life: take over from the keeper, build the file system, serve until the connection ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
+
+use super::adapter::Adapter;
+use super::config::{FilePath, MountConfig};
+use super::control::ControlError;
+use super::device::Device;
+use super::exports::{Exports, ExportsConfig, ExportsError};
+use super::fs::{self, About, Interposer};
+use super::keeper_link::{Keeper as _, KeeperLink};
+use super::report::{NoReports, Reports};
+use super::session::{self, SessionError};
+use super::state::{State, StateError};
+use crate::control::service;
+use crate::keeper::message::{self, ToServer};
+use crate::rules::replay::line::LineError;
+use crate::sys::fd::Wait;
+
+/// Everything a file system is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The directory whose files are shown; a private mount.
+    pub source: OwnedFd,
+    pub state: Arc<State>,
+    /// Listens for control connections; they wait while there is no server.
+    pub control: OwnedFd,
+    pub config: MountConfig,
+    pub keeper: Arc<KeeperLink>,
+}
+
+/// Why a server ends.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("a server is started by `fsi mount`, which hands it the mount on its stdin")]
+    NotStartedByKeeper,
+    #[error("take over from the keeper: {0}")]
+    TakeOver(#[source] io::Error),
+    #[error("the keeper said {0}")]
+    Unexpected(&'static str),
+    #[error("{0}")]
+    State(#[from] StateError),
+    #[error("{0}")]
+    Session(#[from] SessionError),
+    #[error("rules: {0}")]
+    Rules(#[source] ControlError),
+    #[error("{0}")]
+    Exports(#[from] ExportsError),
+    #[error("replay {}: {source}", path.display())]
+    Replay { path: std::path::PathBuf, source: LineError },
+    #[error("open the fault log {}: {source}", path.display())]
+    FaultLog { path: std::path::PathBuf, source: io::Error },
+}
+
+/// Serves the mount that the keeper hands over on stdin.
+///
+/// # Errors
+/// When it cannot, or the connection ends badly.
+pub fn run() -> Result<(), ServeError> {
+    let socket = socket()?;
+    rustix::thread::set_name(c"fsi-server").ok();
+    raise_limits();
+    let (connection, parts) = take_over(socket)?;
+    let (state, keeper, threads) = (Arc::clone(&parts.state), Arc::clone(&parts.keeper), parts.config.threads);
+    let served = serve(parts, &connection, &state, threads);
+    if let Err(error) = &served {
+        // A keeper that is gone does not need the reason.
+        keeper.failed(&error.to_string()).ok();
+    }
+    served
+}
+
+fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> Result<(), ServeError> {
+    let keeper = Arc::clone(&parts.keeper);
+    let (fs, control, exports) = build(parts, connection)?;
+    // A service that cannot be had is no reason to leave the mount without a server; `fsi ctl` says that nobody answers.
+    let control = match service::serve(control.into(), Arc::new(Arc::clone(&fs))) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::error!(%error, "the mount cannot be controlled");
+            None
+        }
+    };
+    session::run(Adapter::new(fs), connection, state, threads, |_notifier| {
+        // Without a keeper the mount is served all the same.
+        keeper.ready().ok();
+    })?;
+    if let Some(control) = control {
+        control.stop();
+    }
+    if let Some(summary) = exports.and_then(|exports| exports.finish()) {
+        for error in summary.errors {
+            tracing::error!(%error, "telemetry");
+        }
+    }
+    Ok(())
+}
+
+type ReportsTo = dyn Reports;
+
+/// Telemetry, where some was asked for.
+fn exports(config: &MountConfig) -> Result<Option<Arc<Exports>>, ServeError> {
+    let path = |path: &Option<FilePath>| path.as_ref().map(|path| path.to_path_buf());
+    let (spans, metrics) = (path(&config.spans), path(&config.metrics));
+    if config.otlp.is_none() && spans.is_none() && metrics.is_none() {
+        return Ok(None);
+    }
+    let exports = Exports::start(ExportsConfig {
+        target: config.target.to_path_buf(),
+        volume: None,
+        otlp: config.otlp.clone(),
+        otlp_deadline: OTLP_DEADLINE,
+        spans,
+        metrics,
+    })?;
+    Ok(Some(Arc::new(exports)))
+}
+
+/// Longest time the end of a mount waits for the collector.
+const OTLP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The file system, who listens for control, and who takes reports.
+type Built = (Arc<Interposer>, OwnedFd, Option<Arc<Exports>>);
+
+/// The file system, with the rules that are in force.
+fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
+    let Parts { source, state, control, config, keeper } = parts;
+    let connection = connection.try_clone().map_err(ServeError::TakeOver)?;
+    let about = About {
+        source: config.source.to_path_buf(),
+        target: config.target.to_path_buf(),
+        device: format!("{}:{}", config.device_major, config.device_minor),
+        keeper_pid: config.keeper_pid,
+    };
+    let held = keeper.held();
+    let exports = exports(&config)?;
+    let reports: Arc<ReportsTo> = match &exports {
+        Some(exports) => Arc::<Exports>::clone(exports),
+        None => Arc::new(NoReports),
+    };
+    let fs = Interposer::build(fs::Parts {
+        source,
+        device: Device::new(connection, config.device_minor, config.passthrough),
+        keeper,
+        reports: Arc::<ReportsTo>::clone(&reports),
+        held,
+        ttl: config.attr_timeout,
+        about,
+        state: Arc::clone(&state),
+    })
+    .map_err(ServeError::TakeOver)?;
+    if let Some(path) = &config.fault_log {
+        let log = File::options().append(true).create(true).open(&**path);
+        fs.log_to(log.map_err(|source| ServeError::FaultLog { path: path.to_path_buf(), source })?);
+    }
+    match &config.replay {
+        Some(path) => {
+            let log = std::fs::read_to_string(&**path);
+            let log = log.map_err(|source| ServeError::FaultLog { path: path.to_path_buf(), source })?;
+            fs.arm_replay(&log).map_err(|source| ServeError::Replay { path: path.to_path_buf(), source })?;
+        }
+        None => {
+            let rules = state.rules_text();
+            fs.arm_text(&String::from_utf8_lossy(&rules)).map_err(ServeError::Rules)?;
+        }
+    }
+    Ok((fs, control, exports))
+}
+
+/// The keeper's socket, taken off stdin.
+fn socket() -> Result<OwnedFd, ServeError> {
+    let stdin = rustix::stdio::stdin();
+    if rustix::net::sockopt::socket_type(stdin).ok() != Some(rustix::net::SocketType::SEQPACKET) {
+        return Err(ServeError::NotStartedByKeeper);
+    }
+    let socket = stdin.try_clone_to_owned().map_err(ServeError::TakeOver)?;
+    let nothing = File::open("/dev/null").map_err(ServeError::TakeOver)?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(|error| ServeError::TakeOver(error.into()))?;
+    Ok(socket)
+}
+
+fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
+    let (count, descriptors) = match receive(&socket)? {
+        (ToServer::Start { held }, descriptors) => (held, descriptors),
+        (ToServer::Held { .. } | ToServer::UpgradeRefused { .. }, _) => {
+            return Err(ServeError::Unexpected("something before the start"));
+        }
+    };
+    let Ok([connection, source, state, _undo, _memory, control, config]) = <[OwnedFd; 7]>::try_from(descriptors) else {
+        return Err(ServeError::Unexpected("a start without its descriptors"));
+    };
+    let mut held = Vec::with_capacity(count);
+    while held.len() < count {
+        match receive(&socket)? {
+            (ToServer::Held { nodes }, files) if nodes.len() == files.len() && !nodes.is_empty() => {
+                held.extend(nodes.into_iter().zip(files));
+            }
+            (ToServer::Held { .. }, _) => return Err(ServeError::Unexpected("nodes that do not match descriptors")),
+            (ToServer::Start { .. } | ToServer::UpgradeRefused { .. }, _) => {
+                return Err(ServeError::Unexpected("something else than held descriptors"));
+            }
+        }
+    }
+    let state = State::open(state.as_fd())?;
+    let config = read_config(config).map_err(ServeError::TakeOver)?;
+    let keeper = Arc::new(KeeperLink::new(socket, held));
+    Ok((connection, Parts { source, state, control, config, keeper }))
+}
+
+fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {
+    let received = message::receive(socket.as_fd(), Wait::Block).map_err(ServeError::TakeOver)?;
+    received.ok_or_else(|| ServeError::TakeOver(io::ErrorKind::UnexpectedEof.into()))
+}
+
+/// All servers share the descriptor and with it the position, so nobody reads at it.
+fn read_config(file: OwnedFd) -> io::Result<MountConfig> {
+    use std::os::unix::fs::FileExt as _;
+    let file = File::from(file);
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// As many open files as the kernel gives; each file that is open through the mount is open here.
+pub(crate) fn raise_limits() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = most.or(limit.maximum);
+    if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
+        // Without the privilege, as far as it goes.
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+    }
+}

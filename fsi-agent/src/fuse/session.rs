@@ -1,0 +1,126 @@
+//! A session on a connection that was begun before this server: the kernel says INIT once, every server hears it.
+//!
+//! ```text
+//! INIT bytes of the state -> socket pair -> fuser -> its reply -> kept in the state -> /dev/fuse -> the pair's place
+//! ```
+//! The reply goes out from every server: the kernel takes the first and says ENOENT to others, so that a server killed between
+//! keeping and sending it leaves nothing undone. Each successor's must equal the kept one, as the kernel keeps to that.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use fuser::{Config, Filesystem, Notifier, Session, SessionACL};
+use thiserror::Error;
+
+use super::state::{State, StateError};
+use crate::sys::fd;
+
+/// Where `flags2` stands in the reply: after the header of 16 bytes, 32 into the body.
+const FLAGS2: std::ops::Range<usize> = 48..52;
+/// `FUSE_HAS_RESEND`, bit 39.
+const HAS_RESEND: u32 = 1 << (39 - 32);
+/// `FUSE_NOTIFY_RESEND`
+const NOTIFY_RESEND: u32 = 7;
+/// Larger than any reply to INIT.
+const MAX_REPLY_BYTES: usize = 4096;
+
+/// Why a session did not start, or how it ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error("the mount's state holds no INIT request")]
+    NoInit,
+    #[error("the file system did not take up the connection: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("this server would speak to the kernel differently than the one before it")]
+    OtherReply,
+    #[error("{0}")]
+    State(#[from] StateError),
+    #[error("answer the kernel's INIT: {0}")]
+    Answer(#[source] io::Error),
+    #[error("ask the kernel for unanswered requests: {0}")]
+    Resend(#[source] io::Error),
+    #[error("serve the mount: {0}")]
+    Run(#[source] io::Error),
+}
+
+/// Serves until the connection ends. `started` gets the way to tell the kernel things, right before the first request is read.
+///
+/// # Errors
+/// When it cannot start, or ends otherwise than by the end of the connection.
+pub fn run<F: Filesystem>(
+    filesystem: F,
+    connection: &OwnedFd,
+    state: &State,
+    threads: usize,
+    started: impl FnOnce(Notifier),
+) -> Result<(), SessionError> {
+    let init = state.init();
+    if init.is_empty() {
+        return Err(SessionError::NoInit);
+    }
+    let (ours, theirs) = fd::pair().map_err(SessionError::Handshake)?;
+    let mut ours = File::from(ours);
+    ours.write_all(&init).map_err(SessionError::Handshake)?;
+    let mut config = Config::default();
+    config.n_threads = Some(threads.max(1));
+    // A cloned descriptor would lose its requests with the server.
+    config.clone_fd = false;
+    let session = Session::from_fd(filesystem, theirs, SessionACL::All, config).map_err(SessionError::Handshake)?;
+    let mut reply = vec![0; MAX_REPLY_BYTES];
+    let length = ours.read(&mut reply).map_err(SessionError::Handshake)?;
+    reply.truncate(length);
+    take_up(connection, state, &reply)?;
+    fd::replace(session.as_fd(), connection.as_fd()).map_err(SessionError::Answer)?;
+    started(session.notifier());
+    session.run().map_err(SessionError::Run)
+}
+
+fn take_up(connection: &OwnedFd, state: &State, reply: &[u8]) -> Result<(), SessionError> {
+    let kept = state.init_reply();
+    let is_successor = !kept.is_empty();
+    if !is_successor {
+        state.set_init_reply(reply)?;
+    } else if kept != reply {
+        return Err(SessionError::OtherReply);
+    }
+    match rustix::io::write(connection, reply) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::NOENT) if is_successor => {}
+        Err(error) => return Err(SessionError::Answer(error.into())),
+    }
+    if is_successor && resends(reply) {
+        resend(connection).map_err(SessionError::Resend)?;
+    }
+    Ok(())
+}
+
+/// Whether kernel and file system agreed on requests that come again.
+fn resends(reply: &[u8]) -> bool {
+    let flags = reply.get(FLAGS2).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    flags & HAS_RESEND != 0
+}
+
+/// Has the kernel send again what it has no answer to.
+fn resend(connection: &OwnedFd) -> io::Result<()> {
+    // Header of a notification: length, code, no request.
+    let mut message = [0; 16];
+    message[..4].copy_from_slice(&16_u32.to_ne_bytes());
+    message[4..8].copy_from_slice(&NOTIFY_RESEND.to_ne_bytes());
+    rustix::io::write(connection, &message)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resending_is_read_from_the_reply() {
+        let mut reply = vec![0; 80];
+        assert!(!resends(&reply));
+        reply[FLAGS2].copy_from_slice(&HAS_RESEND.to_ne_bytes());
+        assert!(resends(&reply));
+        assert!(!resends(&reply[..40]), "an old kernel's reply is shorter");
+    }
+}

@@ -1,0 +1,115 @@
+//! What keeper and server say to each other: one JSON document a packet, descriptors beside it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::fuse::config::FilePath;
+use crate::fuse::state::LAYOUT;
+use crate::sys::fd::{self, Wait};
+
+/// Counts changes of these messages and of the configuration.
+const PROTOCOL: u32 = 1;
+
+/// Longest sentence in a message; with its quotes it stays below what a packet holds.
+const MAX_SENTENCE: usize = 4096;
+
+/// From the keeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToServer {
+    /// The first message. With it, in this order: /dev/fuse, the source, the state, the undo data, the memory of fakes, the
+    /// listening control socket, the configuration. `held` descriptors follow.
+    Start { held: usize },
+    /// Descriptors that a server before this one gave to hold, in the order of their nodes.
+    Held { nodes: Vec<u64> },
+    /// The new binary cannot take over.
+    UpgradeRefused { sentence: String },
+}
+
+/// From the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// Requests are answered from now on.
+    Ready,
+    /// It cannot serve; it ends.
+    Failed {
+        sentence: String,
+    },
+    /// With the descriptor.
+    Hold {
+        node: u64,
+    },
+    Drop {
+        node: u64,
+    },
+    Upgrade {
+        binary: FilePath,
+    },
+}
+
+impl ToKeeper {
+    #[must_use]
+    pub fn failed(sentence: &str) -> Self {
+        Self::Failed { sentence: sentence.chars().take(MAX_SENTENCE).collect() }
+    }
+}
+
+/// What `fsi serve --layout` says: servers that say the same can follow one another.
+#[must_use]
+pub fn layout() -> String {
+    format!("fsi.serve state={LAYOUT:#x} protocol={PROTOCOL}")
+}
+
+/// # Errors
+/// When the other end is gone.
+pub fn send(socket: BorrowedFd<'_>, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    fd::send(socket, &serde_json::to_vec(message)?, descriptors)
+}
+
+/// `None` when the other end is gone.
+///
+/// # Errors
+/// When there is none (and `wait` says not to wait), or it is not understood.
+pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let Some(packet) = fd::receive(socket, wait)? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&packet.bytes)?, packet.descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_arrives() {
+        let (server, keeper) = fd::pair().unwrap();
+        let hold = ToKeeper::Hold { node: u64::MAX };
+        send(server.as_fd(), &ToKeeper::Ready, &[]).unwrap();
+        send(server.as_fd(), &hold, &[server.as_fd()]).unwrap();
+        drop(server);
+        let (message, descriptors) = receive::<ToKeeper>(keeper.as_fd(), Wait::Never).unwrap().unwrap();
+        assert_eq!((message, descriptors.len()), (ToKeeper::Ready, 0));
+        let (message, descriptors) = receive::<ToKeeper>(keeper.as_fd(), Wait::Never).unwrap().unwrap();
+        assert_eq!((message, descriptors.len()), (hold, 1));
+        drop(descriptors);
+        assert!(receive::<ToKeeper>(keeper.as_fd(), Wait::Never).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_largest_messages_fit_a_packet() {
+        let (server, keeper) = fd::pair().unwrap();
+        send(server.as_fd(), &ToKeeper::failed(&"\u{1}".repeat(100_000)), &[]).unwrap();
+        send(server.as_fd(), &ToServer::Held { nodes: vec![u64::MAX; fd::MAX_CARRIED] }, &[]).unwrap();
+        assert!(receive::<ToKeeper>(keeper.as_fd(), Wait::Never).unwrap().is_some());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let (server, keeper) = fd::pair().unwrap();
+        fd::send(server.as_fd(), b"{\"Hold\":{}}", &[]).unwrap();
+        assert!(receive::<ToKeeper>(keeper.as_fd(), Wait::Never).is_err());
+    }
+}

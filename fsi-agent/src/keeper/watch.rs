@@ -1,0 +1,346 @@
+//! The keeper's days: one server after another, until the connection ends.
+//!
+//! ```text
+//! start -> ready -> dies -> start ...        unmounted: done
+//!   |                 `-- 5 in a row without an answered request: abort
+//!   `-- no server ready by the deadline: abort (the first one: unmount)
+//! SIGTERM: unmount; busy: detach and serve on; after the drain time, or a signal once it is detached: abort
+//! upgrade: kill, start the new program; dead or late before it is ready: the old one again
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
+
+use tokio::io::Interest;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::message::{self, ToKeeper, ToServer};
+use super::mounted::{self, Mounted};
+use super::server::{Program, Server};
+use super::{KeeperError, Note};
+use crate::fuse::state::Word;
+use crate::sys::fd::Wait;
+use crate::sys::mount::Unmount;
+
+/// Deaths in a row, without any request answered between them, that make a crash loop.
+const CRASH_LOOP: u32 = 5;
+
+/// What comes back from calls that may wait for a server.
+enum Told {
+    Answered(io::Result<()>),
+    Unmounted(io::Result<()>),
+}
+
+enum Event {
+    Died,
+    Message,
+    Signal,
+    ServerLate,
+    DrainOver,
+    Told(Told),
+}
+
+pub(super) struct Watch<'a> {
+    mounted: Mounted,
+    server: Server,
+    program: Program,
+    /// The program to go back to while an upgrade is not ready.
+    before: Option<Program>,
+    notes: &'a mut (dyn FnMut(Note) + Send),
+    told: mpsc::Receiver<Told>,
+    tell: mpsc::Sender<Told>,
+    signals: [Signal; 2],
+    /// Some server was ready.
+    was_ready: bool,
+    failure: Option<String>,
+    deaths: u32,
+    progress: u64,
+    late_at: Instant,
+    drained_at: Option<Instant>,
+    /// The mount left its place and is served for those who still use it.
+    is_detached: bool,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(
+        mounted: Mounted,
+        program: Program,
+        notes: &'a mut (dyn FnMut(Note) + Send),
+    ) -> Result<Self, KeeperError> {
+        let patience = mounted.config.deadline;
+        mounted.state.word(Word::Servers).fetch_add(1, Ordering::Relaxed);
+        let started = signals().and_then(|signals| Ok((signals, Server::start(&program, &mounted, patience)?)));
+        let (signals, server) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // Nobody was told of the mount yet.
+                mounted::unmount(mounted.device(), Unmount::Detach).ok();
+                mounted.close();
+                return Err(KeeperError::Server(error));
+            }
+        };
+        let (tell, told) = mpsc::channel(4);
+        Ok(Self {
+            mounted,
+            server,
+            program,
+            before: None,
+            notes,
+            told,
+            tell,
+            signals,
+            was_ready: false,
+            failure: None,
+            deaths: 0,
+            progress: 0,
+            late_at: Instant::now() + patience,
+            drained_at: None,
+            is_detached: false,
+        })
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), KeeperError> {
+        let ended = loop {
+            let event = self.next().await;
+            match self.handle(event) {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if ended.is_err() {
+            self.give_up();
+        }
+        self.server.kill();
+        self.server.reap().ok();
+        self.mounted.close();
+        ended
+    }
+
+    async fn next(&mut self) -> Event {
+        let [terminate, interrupt] = &mut self.signals;
+        let drained_at = self.drained_at.unwrap_or(self.late_at);
+        tokio::select! {
+            biased;
+            _ = self.server.socket.readable(), if self.server.is_connected => Event::Message,
+            _ = self.server.died.readable() => Event::Died,
+            _ = terminate.recv() => Event::Signal,
+            _ = interrupt.recv() => Event::Signal,
+            Some(told) = self.told.recv() => Event::Told(told),
+            () = tokio::time::sleep_until(self.late_at), if !self.server.is_ready => Event::ServerLate,
+            () = tokio::time::sleep_until(drained_at), if self.drained_at.is_some() => Event::DrainOver,
+        }
+    }
+
+    /// Whether the mount is over.
+    fn handle(&mut self, event: Event) -> Result<bool, KeeperError> {
+        match event {
+            Event::Message => self.messages()?,
+            Event::Died => return self.died(),
+            Event::Signal if self.is_detached => return Err(KeeperError::Drained),
+            // The first one is being seen to; Ctrl-C often comes twice.
+            Event::Signal if self.drained_at.is_some() => {}
+            Event::Signal => self.drain(),
+            Event::DrainOver => return Err(KeeperError::Drained),
+            Event::ServerLate => self.late()?,
+            Event::Told(Told::Answered(result)) => {
+                result.map_err(KeeperError::Answer)?;
+                (self.notes)(Note::Ready { config: Box::new(self.mounted.config.clone()) });
+            }
+            Event::Told(Told::Unmounted(result)) => {
+                if let Err(error) = result {
+                    (self.notes)(Note::Busy { error });
+                    mounted::unmount(self.mounted.device(), Unmount::Detach).map_err(KeeperError::Unmount)?;
+                    self.is_detached = true;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn messages(&mut self) -> Result<(), KeeperError> {
+        loop {
+            let received = self
+                .server
+                .socket
+                .try_io(Interest::READABLE, |socket| message::receive::<ToKeeper>(socket.as_fd(), Wait::Never));
+            match received {
+                Ok(Some((message, descriptors))) => self.message(message, descriptors)?,
+                Ok(None) => {
+                    self.server.is_connected = false;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // It speaks another language; its successor may not.
+                Err(error) => {
+                    self.failure = Some(error.to_string());
+                    self.server.is_connected = false;
+                    self.server.kill();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: ToKeeper, descriptors: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        match message {
+            ToKeeper::Ready => self.ready(),
+            ToKeeper::Failed { sentence } => self.failure = Some(sentence),
+            ToKeeper::Hold { node } => {
+                if let Some(descriptor) = descriptors.into_iter().next() {
+                    self.mounted.held.insert(node, descriptor);
+                }
+            }
+            ToKeeper::Drop { node } => drop(self.mounted.held.remove(&node)),
+            ToKeeper::Upgrade { binary } => self.upgrade(&binary)?,
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self) {
+        let is_first = !self.was_ready;
+        (self.server.is_ready, self.was_ready) = (true, true);
+        self.failure = None;
+        self.before = None;
+        if is_first {
+            let target = self.mounted.config.target.clone();
+            self.ask(move || Told::Answered(std::fs::metadata(&*target).map(drop)));
+        }
+    }
+
+    /// Calls that a server must answer run beside this loop, which may have to start that server.
+    fn ask(&self, call: impl FnOnce() -> Told + Send + 'static) {
+        let tell = self.tell.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody listens once the mount is over.
+            tell.blocking_send(call()).ok();
+        });
+    }
+
+    fn died(&mut self) -> Result<bool, KeeperError> {
+        // What it said before it died counts.
+        if self.server.is_connected {
+            self.messages()?;
+        }
+        let status = self.server.reap().map_err(KeeperError::Server)?;
+        if self.mounted.ended() {
+            return Ok(true);
+        }
+        let reason = self.failure.take().unwrap_or_else(|| describe(status));
+        if !self.was_ready {
+            return Err(KeeperError::FirstServer(reason));
+        }
+        if self.server.is_ready {
+            self.late_at = Instant::now() + self.mounted.config.deadline;
+        }
+        if let Some(before) = self.before.take() {
+            (self.notes)(Note::UpgradeFailed { reason });
+            self.program = before;
+            self.late_at = Instant::now() + self.mounted.config.deadline;
+        } else if self.is_crash_loop() {
+            return Err(KeeperError::CrashLoop(reason));
+        } else {
+            (self.notes)(Note::Died { pid: self.server.pid(), reason });
+        }
+        self.start()?;
+        Ok(false)
+    }
+
+    fn is_crash_loop(&mut self) -> bool {
+        let progress = self.mounted.progress();
+        if progress != self.progress {
+            (self.progress, self.deaths) = (progress, 0);
+        }
+        self.deaths += 1;
+        self.deaths >= CRASH_LOOP
+    }
+
+    fn start(&mut self) -> Result<(), KeeperError> {
+        self.mounted.state.word(Word::Servers).fetch_add(1, Ordering::Relaxed);
+        let patience = self.mounted.config.deadline;
+        self.server = Server::start(&self.program, &self.mounted, patience).map_err(KeeperError::Server)?;
+        Ok(())
+    }
+
+    fn late(&mut self) -> Result<(), KeeperError> {
+        if self.before.is_none() {
+            return Err(KeeperError::Late(self.mounted.config.deadline));
+        }
+        // Its death takes the old program back.
+        self.failure = Some("it was not ready in time".to_owned());
+        self.late_at = Instant::now() + self.mounted.config.deadline;
+        self.server.kill();
+        Ok(())
+    }
+
+    fn upgrade(&mut self, binary: &Path) -> Result<(), KeeperError> {
+        let program = match check(binary) {
+            Ok(program) => program,
+            Err(sentence) => {
+                let refusal = ToServer::UpgradeRefused { sentence };
+                // The server that asked may have died.
+                message::send(self.server.socket(), &refusal, &[]).ok();
+                return Ok(());
+            }
+        };
+        self.server.kill();
+        self.server.reap().map_err(KeeperError::Server)?;
+        // What else it said before it was killed counts.
+        if self.server.is_connected {
+            self.messages()?;
+        }
+        self.before = Some(std::mem::replace(&mut self.program, program));
+        (self.deaths, self.progress) = (0, self.mounted.progress());
+        // Half of the time, so that the old program has the other half.
+        self.late_at = Instant::now() + self.mounted.config.deadline / 2;
+        self.start()
+    }
+
+    fn drain(&mut self) {
+        self.drained_at = Some(Instant::now() + self.mounted.config.drain);
+        let device = self.mounted.device();
+        self.ask(move || Told::Unmounted(mounted::unmount(device, Unmount::Idle)));
+    }
+
+    /// Nobody will serve any more: whoever waits is let go. The mount stays in its place, unless nobody knows of it yet.
+    fn give_up(&mut self) {
+        if let Err(error) = self.mounted.abort() {
+            // The connection also ends with its last descriptor.
+            (self.notes)(Note::AbortFailed { error });
+        }
+        if !self.was_ready {
+            // It may never have got there.
+            mounted::unmount(self.mounted.device(), Unmount::Detach).ok();
+        }
+    }
+}
+
+/// The program, if it can take over from this one.
+fn check(binary: &Path) -> Result<Program, String> {
+    let name = binary.display();
+    let program = Program::open(binary).map_err(|error| format!("open {name}: {error}"))?;
+    let (theirs, ours) = (program.layout().map_err(|error| format!("run {name}: {error}"))?, message::layout());
+    if theirs == ours {
+        Ok(program)
+    } else {
+        Err(format!("{name} cannot take over: it has the layout `{theirs}`, this mount `{ours}`"))
+    }
+}
+
+fn signals() -> io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (_, Some(signal)) => format!("it was killed by signal {signal}"),
+        (Some(code), None) => format!("it exited with {code}"),
+        (None, None) => status.to_string(),
+    }
+}

@@ -1,0 +1,257 @@
+//! How much I/O may pass: token buckets per file and per volume, shared fairly between those who wait.
+//!
+//! ```text
+//! submit --(tokens there, nobody before)--> Now
+//!    |--(empty, O_NONBLOCK, eagain)-------> Again
+//!    `--(empty)--> lane of (flow, file, direction) --fair queue--> advance --> released
+//! ```
+//! Pure: time is passed in as monotonic nanoseconds, nothing sleeps. After [`Admission::Wait`], and whenever the time that
+//! [`Throttle::advance`] gave has come, the owner calls `advance` and answers the tickets it releases.
+
+pub mod bucket;
+pub mod profile;
+pub mod queue;
+pub mod spec;
+
+use std::collections::HashMap;
+
+use self::bucket::Buckets;
+use self::queue::{FairQueue, Lane};
+pub use self::spec::{Direction, Scope, ThrottleSpec, WhenEmpty};
+
+/// Requests that may wait at once; what is over it passes, and is counted.
+pub const MAX_WAITING: usize = 16_384;
+/// Files whose buckets are remembered; those that are full again are forgotten first.
+pub const MAX_FILES: usize = 65_536;
+/// Full buckets are looked for at most this often.
+const SWEEP_NS: u64 = 100_000_000;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It passes.
+    Now,
+    /// [`Throttle::advance`] will give its ticket back.
+    Wait,
+    /// It is answered with `EAGAIN`.
+    Again,
+}
+
+/// All limits of a mount.
+#[derive(Debug)]
+pub struct Throttle {
+    volume: Vec<Buckets>,
+    file_specs: Vec<ThrottleSpec>,
+    files: HashMap<u64, Box<[Buckets]>>,
+    /// Reads, writes; both in the first where they share a bucket.
+    queues: [FairQueue; 2],
+    shared: bool,
+    again: [bool; 2],
+    limited: [bool; 2],
+    tickets: HashMap<u64, Lane>,
+    overflowed: u64,
+    swept_ns: u64,
+}
+
+const fn index(direction: Direction) -> usize {
+    match direction {
+        Direction::Read => 0,
+        Direction::Write => 1,
+    }
+}
+
+impl Throttle {
+    /// Full buckets for those limits.
+    #[must_use]
+    pub fn new(specs: &[ThrottleSpec], now_ns: u64) -> Self {
+        let (file_specs, volume_specs): (Vec<_>, Vec<_>) =
+            specs.iter().cloned().partition(|spec| spec.scope == Scope::File);
+        let shares = |spec: &ThrottleSpec| spec.total_bytes_per_s.is_some() || spec.total_iops.is_some();
+        let reads = |spec: &ThrottleSpec| shares(spec) || spec.read_bytes_per_s.is_some() || spec.read_iops.is_some();
+        let writes =
+            |spec: &ThrottleSpec| shares(spec) || spec.write_bytes_per_s.is_some() || spec.write_iops.is_some();
+        let again = |spec: &ThrottleSpec| spec.when_empty == WhenEmpty::Again;
+        let per_file = volume_specs.is_empty();
+        Self {
+            volume: volume_specs.iter().map(|spec| Buckets::new(spec, now_ns)).collect(),
+            files: HashMap::new(),
+            queues: [FairQueue::new(per_file), FairQueue::new(per_file)],
+            shared: specs.iter().any(shares),
+            again: [
+                specs.iter().any(|spec| reads(spec) && again(spec)),
+                specs.iter().any(|spec| writes(spec) && again(spec)),
+            ],
+            limited: [specs.iter().any(reads), specs.iter().any(writes)],
+            file_specs,
+            tickets: HashMap::new(),
+            overflowed: 0,
+            swept_ns: now_ns,
+        }
+    }
+
+    /// Whether requests of that direction are limited at all.
+    #[must_use]
+    pub const fn limits(&self, direction: Direction) -> bool {
+        self.limited[index(direction)]
+    }
+
+    /// Requests that passed because too many waited, or because too many files were in use.
+    #[must_use]
+    pub const fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.tickets.len()
+    }
+
+    const fn queue_of(&self, direction: Direction) -> usize {
+        if self.shared { 0 } else { index(direction) }
+    }
+
+    /// A request arrives. `ticket` is the caller's name for it, unique among those that wait; `flow` is who shares fairly.
+    #[expect(clippy::too_many_arguments, reason = "one request, described; each is of another kind")]
+    pub fn submit(
+        &mut self,
+        now_ns: u64,
+        ticket: u64,
+        file: u64,
+        flow: u64,
+        direction: Direction,
+        bytes: u64,
+        nonblocking: bool,
+    ) -> Admission {
+        if !self.limits(direction) {
+            return Admission::Now;
+        }
+        let lane = Lane { flow, file, direction };
+        self.know_file(file, now_ns);
+        let queue = &self.queues[self.queue_of(direction)];
+        let first = !queue.has_ready() && queue.parked_until().is_none_or(|until| until > now_ns) && !queue.has(lane);
+        if first && self.ready_at(lane, now_ns) <= now_ns {
+            self.take(lane, bytes);
+            return Admission::Now;
+        }
+        if nonblocking && self.again[index(direction)] {
+            return Admission::Again;
+        }
+        if self.tickets.len() >= MAX_WAITING {
+            self.overflowed += 1;
+            return Admission::Now;
+        }
+        let cost = self.cost_ns(lane, bytes);
+        let queue = self.queue_of(direction);
+        self.queues[queue].push(lane, ticket, bytes, cost);
+        if first && self.common_ready_at(direction, now_ns) <= now_ns {
+            // He waits for buckets of his own: others need not.
+            let own = self.ready_at(lane, now_ns);
+            self.queues[queue].park(lane, own);
+        }
+        self.tickets.insert(ticket, lane);
+        Admission::Wait
+    }
+
+    /// Lets go whoever may go by now: their tickets are added to `released`, in order. Gives when to call again, if at all.
+    pub fn advance(&mut self, now_ns: u64, released: &mut Vec<u64>) -> Option<u64> {
+        let next = [self.advance_queue(0, now_ns, released), self.advance_queue(1, now_ns, released)];
+        next.into_iter().flatten().min()
+    }
+
+    fn advance_queue(&mut self, queue: usize, now_ns: u64, released: &mut Vec<u64>) -> Option<u64> {
+        self.queues[queue].unpark(now_ns);
+        let mut next = None;
+        while let Some((lane, head)) = self.queues[queue].head() {
+            let common = self.common_ready_at(lane.direction, now_ns);
+            if common > now_ns {
+                // All wait for this, and he is the first of them.
+                next = Some(common).filter(|at| *at != u64::MAX);
+                break;
+            }
+            let own = self.ready_at(lane, now_ns);
+            if own > now_ns {
+                self.queues[queue].park(lane, own);
+                continue;
+            }
+            self.take(lane, head.bytes);
+            self.queues[queue].pop(lane);
+            self.tickets.remove(&head.ticket);
+            released.push(head.ticket);
+        }
+        next.into_iter().chain(self.queues[queue].parked_until()).min()
+    }
+
+    /// The request does not wait any more (its caller was killed). Whether it waited.
+    pub fn cancel(&mut self, ticket: u64) -> bool {
+        self.tickets.remove(&ticket).is_some_and(|lane| {
+            let queue = self.queue_of(lane.direction);
+            self.queues[queue].remove(lane, ticket)
+        })
+    }
+
+    /// Lets go everyone who waits, whatever the buckets say: for limits that end or change.
+    pub fn release_all(&mut self, released: &mut Vec<u64>) {
+        let first = released.len();
+        released.extend(self.tickets.drain().map(|(ticket, _)| ticket));
+        released[first..].sort_unstable();
+        let per_file = self.volume.is_empty();
+        self.queues = [FairQueue::new(per_file), FairQueue::new(per_file)];
+    }
+
+    /// When the buckets that everyone in the queue needs allow one more.
+    fn common_ready_at(&mut self, direction: Direction, now_ns: u64) -> u64 {
+        let shared = self.shared;
+        self.volume
+            .iter_mut()
+            .map(|buckets| if shared { buckets.total_ready_at(now_ns) } else { buckets.ready_at(direction, now_ns) })
+            .max()
+            .unwrap_or(now_ns)
+    }
+
+    /// When all buckets allow the lane one more.
+    fn ready_at(&mut self, lane: Lane, now_ns: u64) -> u64 {
+        let own = self.files.get_mut(&lane.file).into_iter().flatten();
+        self.volume
+            .iter_mut()
+            .chain(own)
+            .map(|buckets| buckets.ready_at(lane.direction, now_ns).max(buckets.total_ready_at(now_ns)))
+            .max()
+            .unwrap_or(now_ns)
+    }
+
+    fn take(&mut self, lane: Lane, bytes: u64) {
+        let own = self.files.get_mut(&lane.file).into_iter().flatten();
+        self.volume.iter_mut().chain(own).for_each(|buckets| buckets.take(lane.direction, bytes));
+    }
+
+    fn cost_ns(&mut self, lane: Lane, bytes: u64) -> u64 {
+        let own = self.files.get_mut(&lane.file).into_iter().flatten();
+        let cost = |buckets: &mut Buckets| buckets.cost_ns(lane.direction, bytes);
+        if self.volume.is_empty() {
+            own.map(cost).max().unwrap_or(1)
+        } else {
+            self.volume.iter_mut().map(cost).max().unwrap_or(1)
+        }
+    }
+
+    /// Gives the file buckets, if files have any.
+    fn know_file(&mut self, file: u64, now_ns: u64) {
+        if self.file_specs.is_empty() || self.files.contains_key(&file) {
+            return;
+        }
+        if self.files.len() >= MAX_FILES && now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
+            self.swept_ns = now_ns;
+            // Whoever waits is waiting for buckets that are not full.
+            self.files.retain(|_, buckets| !buckets.iter_mut().all(|bucket| bucket.is_full(now_ns)));
+        }
+        if self.files.len() >= MAX_FILES {
+            self.overflowed += 1;
+            return;
+        }
+        self.files.insert(file, self.file_specs.iter().map(|spec| Buckets::new(spec, now_ns)).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests;
