@@ -7,14 +7,17 @@
 
 pub mod cgroup;
 pub mod collector;
+pub mod conformance;
 pub mod counts;
 pub mod eventually;
 pub mod fidelity;
 pub mod fsi;
 pub mod http;
 pub mod loaded;
+pub mod mount;
 pub mod need;
 pub mod observe;
+pub mod posix;
 pub mod prom;
 pub mod served;
 pub mod spans;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// Something that may be missing.
@@ -10,8 +10,12 @@ use std::thread;
 pub enum Need<'a> {
     /// Loading eBPF programs.
     Probes,
+    /// Mounting a FUSE file system, and being several users.
+    Mounts,
     /// A program on the path.
     Program(&'a str),
+    /// A program that the cache of `cargo xtask setup` holds, by the variable that says where.
+    Tool(&'a str),
 }
 
 impl Need<'_> {
@@ -20,6 +24,13 @@ impl Need<'_> {
             Need::Probes if !is_root() => Some("loading eBPF programs takes root".to_owned()),
             Need::Probes if !Path::new("/sys/kernel/btf/vmlinux").exists() => Some("the kernel has no BTF".to_owned()),
             Need::Probes => None,
+            Need::Mounts if !is_root() => Some("mounting and changing the user take root".to_owned()),
+            Need::Mounts if !Path::new("/dev/fuse").exists() => Some("there is no /dev/fuse".to_owned()),
+            Need::Mounts => None,
+            Need::Tool(variable) if tool(variable).is_none() => {
+                Some(format!("{variable} names no program; `cargo xtask setup` gets it"))
+            }
+            Need::Tool(_) => None,
             Need::Program(name) => (!is_on_path(name)).then(|| format!("{name} is not installed")),
         }
     }
@@ -37,6 +48,20 @@ pub fn has(needs: &[Need<'_>]) -> bool {
 #[expect(clippy::print_stdout, reason = "the line is how a skipped test is told from a passed one")]
 pub fn skip(reason: &str) {
     println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("a test"));
+}
+
+/// A program from the cache of `cargo xtask setup`: where `$FSI_...` says, or where setup leaves the newest of that name.
+#[must_use]
+pub fn tool(variable: &str) -> Option<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Some(PathBuf::from(path)).filter(|path| path.is_file());
+    }
+    let name = variable.strip_prefix("FSI_")?.to_lowercase();
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+    let tools = std::fs::read_dir(cache.join("fsi/tools")).ok()?.filter_map(Result::ok);
+    let ours = tools.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-")));
+    ours.map(|entry| entry.path().join("bin").join(&name)).filter(|path| path.is_file()).max()
 }
 
 fn is_root() -> bool {

@@ -14,7 +14,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
-use self::catalogue::{CATALOGUE, Need, State, Weight};
+use self::catalogue::{Need, State, Weight};
 pub(crate) use self::install::{older_kernel, otelcol};
 use self::machine::Machine;
 pub(crate) use self::machine::{may_load_bpf, python};
@@ -74,7 +74,7 @@ pub(crate) fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> Result<Lack
 }
 
 fn needs(purposes: &[Purpose]) -> impl Iterator<Item = &'static Need> {
-    CATALOGUE.iter().filter(move |need| need.serves.iter().any(|served| purposes.contains(served)))
+    catalogue::needs().filter(move |need| need.serves.iter().any(|served| purposes.contains(served)))
 }
 
 fn missing(workspace: &Workspace, purposes: &[Purpose]) -> Vec<&'static Need> {

@@ -109,6 +109,8 @@ impl Run<'_> {
         command.env("FSI_BIN", self.workspace.target_dir().join("debug/fsi"));
         command.env("FSI_OTELCOL", setup::otelcol(self.workspace));
         command.env("FSI_OLDER_KERNEL", setup::older_kernel());
+        command.env("FSI_PJDFSTEST", tools::PJDFSTEST.program());
+        command.env("FSI_FSX", tools::FSX.program());
         self.tests("kernel tests", command);
     }
 

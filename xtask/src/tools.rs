@@ -9,6 +9,33 @@ use std::path::{Path, PathBuf};
 /// Links LLVM bitcode to an eBPF object. Pinned: an older one refuses the bitcode of a newer compiler.
 pub const BPF_LINKER_VERSION: &str = "0.13.0";
 
+/// Tests POSIX on a file system.
+pub const PJDFSTEST: Crate = Crate { name: "pjdfstest", version: "0.2.2" };
+
+/// Does random things to one file and compares it with what memory says.
+pub const FSX: Crate = Crate { name: "fsx", version: "0.3.2" };
+
+/// A crate whose one program has its name, in the version that we test with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crate {
+    pub name: &'static str,
+    pub version: &'static str,
+}
+
+impl Crate {
+    /// Its folder, whether it is there or not.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        tool_dir(self.name, self.version)
+    }
+
+    /// Its program, whether it is there or not.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.place().join("bin").join(self.name)
+    }
+}
+
 /// `$XDG_CACHE_HOME/fsi` or `~/.cache/fsi`.
 #[must_use]
 pub fn cache_dir() -> PathBuf {

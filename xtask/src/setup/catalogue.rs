@@ -1,11 +1,13 @@
 //! Everything that building, the demo, the tests and the benchmarks need: why, how one sees that it is there, and how it
 //! comes. Adding a need is adding an entry.
 
+mod mounts;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use xtask::build_ebpf::Found;
-use xtask::tools;
+use xtask::tools::{self, Crate};
 use xtask::workspace::Workspace;
 
 use super::machine::{self, go_version};
@@ -48,6 +50,8 @@ pub(super) enum Get {
     RustupComponent(&'static str),
     /// Built from crates.io into the cache, with Debian's LLVM.
     BpfLinker,
+    /// A program built from crates.io into the cache.
+    Crate(&'static Crate),
     /// Built from tests/otelcol into the cache, with Go.
     Otelcol,
     /// Fetched from Debian into the cache, not installed: this machine goes on booting what it boots.
@@ -58,7 +62,13 @@ pub(super) enum Get {
 
 use Purpose::{Bench, Build, Demo, Test};
 
-pub(super) const CATALOGUE: &[Need] = &[
+/// All of them.
+pub(super) fn needs() -> impl Iterator<Item = &'static Need> {
+    WATCHING.iter().chain(mounts::NEEDS)
+}
+
+/// What building takes, and what watching is shown, tested and measured with.
+const WATCHING: &[Need] = &[
     Need {
         name: "C linker",
         why: "Rust programs are linked by it",

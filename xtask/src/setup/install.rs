@@ -7,7 +7,7 @@ use std::process::{self, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use xtask::cargo_env::forget_outer_cargo;
-use xtask::tools::{self, BPF_LINKER_VERSION};
+use xtask::tools::{self, BPF_LINKER_VERSION, Crate};
 use xtask::workspace::Workspace;
 use xtask::{digest, tools::tool_dir};
 
@@ -31,6 +31,7 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
         let done = match need.get {
             Get::RustupComponent(component) => rustup_component(component),
             Get::BpfLinker => bpf_linker(),
+            Get::Crate(program) => build_crate(program),
             Get::Otelcol => build_otelcol(workspace),
             Get::OlderKernel => fetch_older_kernel(),
             Get::Apt(_) | Get::ByHand => Ok(()),
@@ -87,6 +88,18 @@ fn bpf_linker() -> Result<()> {
         .arg(partial(&place))
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"));
     build_into(&place, "bpf-linker", "build bpf-linker", command)
+}
+
+fn build_crate(program: &Crate) -> Result<()> {
+    let place = program.place();
+    let mut command = Command::new("cargo");
+    forget_outer_cargo(&mut command);
+    command
+        .args(["install", program.name, "--locked", "--version", program.version, "--root"])
+        .arg(partial(&place))
+        // They wait for system calls: their own speed matters less than that of their build.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    build_into(&place, program.name, &format!("build {}", program.name), command)
 }
 
 /// Where the tests' Collector is, or would be: a change to its modules is another folder.

@@ -39,6 +39,7 @@ impl Machine {
             Get::RustupComponent(_) => self.rustup,
             Get::BpfLinker => self.llvm || self.apt,
             Get::OlderKernel => self.apt && cfg!(target_arch = "x86_64"),
+            Get::Crate(_) => true,
             Get::Otelcol => self.go,
             Get::ByHand => false,
         }

@@ -1,0 +1,156 @@
+//! A server may be killed at any moment: applications see a pause, and what was acknowledged is there.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use fsi_tests::eventually::eventually;
+use fsi_tests::fsi::{output, text};
+use fsi_tests::mount::{Mount, Mounted};
+use fsi_tests::need::{Need, has};
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process};
+
+const KILLS: usize = 20;
+
+/// `concerned` comes to the server with every read and write, everything else does not.
+const RULES: &str = "version: 1
+rules:
+  - name: seen
+    match: { ops: [read, write], path: 'concerned*' }
+    when: { probability: 0 }
+    do: { errno: EIO }
+";
+
+/// Makes, renames and removes names; what must be there at the end is what was acknowledged.
+fn journal(directory: &Path, stop: &AtomicBool) -> io::Result<BTreeSet<String>> {
+    let mut there = BTreeSet::new();
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (name, other) = (format!("name-{number}"), format!("other-{number}"));
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(directory.join(&name))?
+            .write_all_at(name.as_bytes(), 0)?;
+        match number % 4 {
+            0 => drop(there.insert(name)),
+            1 => {
+                fs::rename(directory.join(&name), directory.join(&other))?;
+                there.insert(other);
+            }
+            2 => fs::remove_file(directory.join(&name))?,
+            _ => {
+                fs::create_dir(directory.join(&other))?;
+                fs::rename(directory.join(&name), directory.join(&other).join("in"))?;
+                fs::remove_file(directory.join(&other).join("in"))?;
+                fs::remove_dir(directory.join(&other))?;
+            }
+        }
+        number += 1;
+    }
+    Ok(there)
+}
+
+fn listed(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).expect("it is there").map(|entry| entry.expect("it can be listed"));
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn verifies(mounted: &Mounted, name: &str) -> Result<(), String> {
+    let mut command = Command::new("fio");
+    command.args(["--name=job", "--rw=randwrite", "--bs=4k", "--size=8m", "--loops=3", "--ioengine=psync"]);
+    command
+        .args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--filename"])
+        .arg(mounted.target().join(name));
+    let output = output(command.current_dir("/"));
+    let said = || format!("{name}: {}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr));
+    if output.status.success() { Ok(()) } else { Err(said()) }
+}
+
+#[test]
+fn killed_servers_under_load() {
+    if !has(&[Need::Mounts, Need::Program("fio")]) {
+        return;
+    }
+    let mounted = Mount::with_rules(RULES).mount();
+    let names = mounted.target().join("names");
+    fs::create_dir(&names).expect("a directory");
+    let stop = AtomicBool::new(false);
+    let (journal, verified) = thread::scope(|scope| {
+        let journal = scope.spawn(|| journal(&names, &stop));
+        let verifiers = ["concerned", "unconcerned"].map(|name| {
+            let (mounted, stop) = (&mounted, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    verifies(mounted, name)?;
+                }
+                Ok::<(), String>(())
+            })
+        });
+        for _ in 0..KILLS {
+            mounted.kill_server();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let verified = verifiers.map(|verifier| verifier.join().expect("it does not panic"));
+        (journal.join().expect("it does not panic"), verified)
+    });
+    for result in verified {
+        result.expect("no error and no corrupt block");
+    }
+    let there = journal.expect("each operation is done");
+    assert_eq!(listed(&names), there, "what was acknowledged is there");
+    assert_eq!(listed(&mounted.source().join("names")), there, "and below");
+}
+
+/// What is open, locked and unlinked stays so.
+#[test]
+fn open_files_outlive_their_server() {
+    if !has(&[Need::Mounts, Need::Program("flock")]) {
+        return;
+    }
+    let mounted = Mount::with_rules(RULES).mount();
+    for name in ["concerned", "unconcerned"] {
+        let path = mounted.target().join(name);
+        fs::write(&path, "before").expect("a file");
+        let file = OpenOptions::new().read(true).write(true).open(&path).expect("it is there");
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+        let unlinked = mounted.target().join(format!("{name}-unlinked"));
+        fs::write(&unlinked, "unlinked").expect("a file");
+        let gone = File::options().read(true).write(true).open(&unlinked).expect("it is there");
+        fs::remove_file(&unlinked).expect("it can be");
+        for round in 0..3 {
+            mounted.kill_server();
+            let mut bytes = [0; 8];
+            assert_eq!(gone.read_at(&mut bytes, 0).expect("it is open"), 8, "{name} {round}");
+            assert_eq!(&bytes, b"unlinked");
+            file.write_all_at(b"after!", 0).expect("it is open");
+            assert_eq!(fs::read(&path).expect("it is there"), b"after!");
+            let locked = Command::new("flock").arg("--nonblock").arg(&path).arg("true").status().expect("flock");
+            assert!(!locked.success(), "{name} {round}: it is still locked");
+        }
+    }
+}
+
+#[test]
+fn without_a_keeper_nothing_shows_through() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mounted = Mount::plain().mount();
+    fs::write(mounted.source().join("file"), "x").expect("a file");
+    let (keeper, server) = (mounted.keeper().expect("there is one"), mounted.server().expect("there is one"));
+    kill_process(keeper, Signal::KILL).expect("it lives");
+    kill_process(server, Signal::KILL).unwrap_or_default();
+    eventually("the mount says that it is dead", || {
+        let error = fs::read(mounted.target().join("file")).err().and_then(|error| Errno::from_io_error(&error));
+        error == Some(Errno::NOTCONN)
+    });
+}

@@ -1,0 +1,114 @@
+//! What a mount is judged with: suites that know what a file system must do, programs that use one as people do, and
+//! other file systems of its kind.
+
+use std::path::PathBuf;
+
+use xtask::tools::{FSX, PJDFSTEST};
+
+use super::super::Purpose::{Bench, Test};
+use super::{Get, Need, State, Weight, executable, file, program};
+
+pub(super) const NEEDS: &[Need] = &[
+    Need {
+        name: "fio that verifies",
+        why: "reads back what it wrote to a mount, on which it measures as well",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| program("fio"),
+        get: Get::Apt(&["fio"]),
+        by_hand: "install fio",
+    },
+    Need {
+        name: "FUSE",
+        why: "the interface that a mount is served through",
+        serves: &[Bench, Test],
+        weight: Weight::Optional,
+        state: |_| file("/dev/fuse"),
+        get: Get::ByHand,
+        by_hand: "load the module fuse, and let this container have /dev/fuse",
+    },
+    Need {
+        name: "pjdfstest",
+        why: "holds a mount to POSIX, call by call",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| executable(&PJDFSTEST.program()),
+        get: Get::Crate(&PJDFSTEST),
+        by_hand: "cargo install pjdfstest, and set FSI_PJDFSTEST to it",
+    },
+    Need {
+        name: "fsx",
+        why: "compares one file of a mount with memory, operation by operation",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| executable(&FSX.program()),
+        get: Get::Crate(&FSX),
+        by_hand: "cargo install fsx, and set FSI_FSX to it",
+    },
+    Need {
+        name: "stress-ng",
+        why: "runs every kind of call on a mount at once",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| program("stress-ng"),
+        get: Get::Apt(&["stress-ng"]),
+        by_hand: "install stress-ng",
+    },
+    Need {
+        name: "sqlite3",
+        why: "a database that locks and maps its file on a mount",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| program("sqlite3"),
+        get: Get::Apt(&["sqlite3"]),
+        by_hand: "install sqlite3",
+    },
+    Need {
+        name: "attr and acl",
+        why: "set extended attributes, capabilities and access lists on a mount",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| all(&["setfattr", "getfattr", "setfacl", "getfacl"]),
+        get: Get::Apt(&["attr", "acl"]),
+        by_hand: "install attr and acl",
+    },
+    Need {
+        name: "PostgreSQL's server",
+        why: "a database that must survive what a mount does to it",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |_| postgres().map_or(State::Missing, |path| State::Present(path.display().to_string())),
+        // Not `postgresql`, whose set-up makes a cluster and starts it.
+        get: Get::ByHand,
+        by_hand: "install PostgreSQL's server, initdb and pgbench",
+    },
+    Need {
+        name: "bindfs",
+        why: "a peer to compare a mount with",
+        serves: &[Bench],
+        weight: Weight::Optional,
+        state: |_| program("bindfs"),
+        get: Get::Apt(&["bindfs"]),
+        by_hand: "install bindfs",
+    },
+];
+
+fn all(names: &[&str]) -> State {
+    let mut places = Vec::new();
+    for name in names {
+        match program(name) {
+            State::Present(place) => places.push(place),
+            State::Missing => return State::Missing,
+        }
+    }
+    State::Present(places.join(", "))
+}
+
+/// Debian keeps the server's programs off the path, one folder per version; the newest.
+fn postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions.map(|entry| entry.path()).filter(|path| number(path).is_some()).max_by_key(number)?;
+    let server = newest.join("bin/postgres");
+    server.is_file().then_some(server)
+}
