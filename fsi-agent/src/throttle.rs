@@ -15,7 +15,7 @@ pub mod spec;
 
 use std::collections::HashMap;
 
-use self::bucket::Buckets;
+use self::bucket::{Buckets, Level};
 use self::queue::{FairQueue, Lane};
 pub use self::spec::{Direction, Scope, ThrottleSpec, WhenEmpty};
 
@@ -51,6 +51,8 @@ pub struct Throttle {
     tickets: HashMap<u64, Lane>,
     overflowed: u64,
     swept_ns: u64,
+    /// A server before this one limited files too; how much each had left then is not known.
+    resumed_ns: Option<u64>,
 }
 
 const fn index(direction: Direction) -> usize {
@@ -86,7 +88,38 @@ impl Throttle {
             tickets: HashMap::new(),
             overflowed: 0,
             swept_ns: now_ns,
+            resumed_ns: None,
         }
+    }
+
+    /// Buckets as a server before this one left them, by what its [`Throttle::levels`] gave. Those of files begin empty: what
+    /// that server let pass is not known, and more than the limits allow must not pass.
+    #[must_use]
+    pub fn resume(specs: &[ThrottleSpec], now_ns: u64, levels: &[Level]) -> Self {
+        let mut throttle = Self::new(specs, now_ns);
+        throttle.resumed_ns = Some(now_ns);
+        let mut levels = levels.iter().copied();
+        for buckets in &mut throttle.volume {
+            buckets.set_levels(&mut levels);
+        }
+        throttle
+    }
+
+    /// What the buckets hold that all files share.
+    pub fn levels(&self) -> impl Iterator<Item = Level> {
+        self.volume.iter().flat_map(Buckets::levels)
+    }
+
+    /// Whether a request of that direction may be answered with `EAGAIN`.
+    #[must_use]
+    pub const fn may_refuse(&self, direction: Direction) -> bool {
+        self.again[index(direction)]
+    }
+
+    /// Fewer bytes were moved than a request that passed had asked for.
+    pub fn give_back(&mut self, file: u64, direction: Direction, bytes: u64) {
+        let own = self.files.get_mut(&file).into_iter().flatten();
+        self.volume.iter_mut().chain(own).for_each(|buckets| buckets.give_back(direction, bytes));
     }
 
     /// Whether requests of that direction are limited at all.
@@ -249,7 +282,11 @@ impl Throttle {
             self.overflowed += 1;
             return;
         }
-        self.files.insert(file, self.file_specs.iter().map(|spec| Buckets::new(spec, now_ns)).collect());
+        let buckets = |spec| match self.resumed_ns {
+            Some(resumed_ns) => Buckets::empty(spec, resumed_ns),
+            None => Buckets::new(spec, now_ns),
+        };
+        self.files.insert(file, self.file_specs.iter().map(buckets).collect());
     }
 }
 

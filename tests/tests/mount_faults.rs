@@ -10,6 +10,7 @@ use std::thread;
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A mount with one rule, which is for the file `bad`; and a file `good` beside it, both with the same content.
@@ -186,4 +187,121 @@ fn the_same_seed_is_the_same_log_on_one_and_on_eight_threads() {
     assert!(one.len() > 200 && one.len() < 450, "a fifth of 1,600: {}", one.len());
     assert_eq!(log_of(1), Some(one.clone()), "the same again");
     assert_eq!(log_of(8), Some(one), "on eight threads");
+}
+
+#[test]
+fn a_torn_write_says_that_all_is_written() {
+    let Some(mounted) = mounted("match: { ops: [write], path: bad }, do: { torn: 512B }") else { return };
+    let file = OpenOptions::new().write(true).open(mounted.target().join("bad")).expect("it can be opened");
+    assert_eq!(file.write_at(&[7; 4096], 0).expect("it says so"), 4096);
+    let written = fs::read(mounted.source().join("bad")).expect("it is there");
+    assert!(written[..512] == [7; 512] && written[512..] == content()[512..], "only a part is");
+    neighbour_is_untouched(&mounted);
+}
+
+#[test]
+fn a_mapped_read_fails_as_from_a_disk() {
+    if !has(&[Need::Program("python3")]) {
+        return;
+    }
+    let Some(mounted) = mounted("match: { ops: [read], path: bad }, do: { errno: EIO }") else { return };
+    let script = "import mmap, sys\nwith open(sys.argv[1], 'rb') as f:\n  \
+                  print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[5000])";
+    let run = |name: &str| {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", script]).arg(mounted.target().join(name)).current_dir("/").output().expect("python3 starts")
+    };
+    let signal = std::os::unix::process::ExitStatusExt::signal(&run("bad").status);
+    assert_eq!(signal, Some(Signal::BUS.as_raw()), "a page that cannot be read");
+    let good = run("good");
+    assert_eq!(String::from_utf8_lossy(&good.stdout).trim(), content()[5000].to_string());
+    neighbour_is_untouched(&mounted);
+}
+
+#[test]
+fn directory_operations_fail_too() {
+    for (op, errno_name, code) in [
+        ("lookup", "EIO", Errno::IO),
+        ("mkdir", "EDQUOT", Errno::DQUOT),
+        ("rmdir", "EBUSY", Errno::BUSY),
+        ("opendir", "EACCES", Errno::ACCESS),
+        ("readdir", "EIO", Errno::IO),
+        ("symlink", "EROFS", Errno::ROFS),
+        ("create", "ENOSPC", Errno::NOSPC),
+    ] {
+        let Some(mounted) = mounted(&format!("match: {{ ops: [{op}], path: 'bad*' }}, do: {{ errno: {errno_name} }}"))
+        else {
+            return;
+        };
+        for below in [mounted.source(), mounted.source().join("bad.d")] {
+            fs::create_dir_all(below.join("bad.empty")).expect("a directory");
+        }
+        let path = mounted.target().join("bad.d");
+        let result = match op {
+            "lookup" => fs::metadata(&path).map(drop),
+            "mkdir" => fs::create_dir(mounted.target().join("bad.new")),
+            "rmdir" => fs::remove_dir(mounted.target().join("bad.empty")),
+            "symlink" => std::os::unix::fs::symlink("x", mounted.target().join("bad.link")),
+            "create" => File::create(mounted.target().join("bad.file")).map(drop),
+            _ => fs::read_dir(&path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map(drop),
+        };
+        assert_eq!(errno(&result.expect_err(op)), Some(code), "{op}");
+        fs::create_dir(mounted.target().join("other")).expect("another name");
+        neighbour_is_untouched(&mounted);
+    }
+}
+
+/// The mount is gone for everybody, and what lies below does not show.
+#[test]
+fn an_abort_ends_the_connection() {
+    let Some(mounted) = mounted("match: { ops: [read], path: bad }, do: { abort: true }") else { return };
+    let path = mounted.target().join("bad");
+    let gone = |error: Error| {
+        assert!(matches!(errno(&error), Some(Errno::NOTCONN | Errno::CONNABORTED)), "{error}");
+    };
+    gone(fs::read(&path).expect_err("it cannot be read"));
+    gone(fs::read(mounted.target().join("good")).expect_err("nor can the neighbour"));
+    gone(fs::write(mounted.target().join("new"), "x").expect_err("nor is anything written below"));
+    assert_eq!(log(&mounted)[0]["kind"], "abort");
+}
+
+#[test]
+fn a_log_is_replayed_without_its_rules() {
+    let Some(mounted) =
+        mounted("match: { ops: [write], path: 'b*' }, when: { probability: 0.3 }, do: { errno: EIO, delay: 1ms }")
+    else {
+        return;
+    };
+    let write = |mounted: &Mounted| -> Vec<bool> {
+        let file = OpenOptions::new().write(true).open(mounted.target().join("bad")).expect("it can be opened");
+        (0..200).map(|at| file.write_at(b"x", at).is_ok()).collect()
+    };
+    let first = write(&mounted);
+    let kept = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(kept.path(), mounted.fault_log()).expect("it can be written");
+    drop(mounted);
+    let again = Mount::plain().logged().option("--replay").option(kept.path().to_str().expect("a plain path"));
+    fs::write(again.source().join("bad"), content()).expect("a file");
+    let again = again.mount();
+    assert_eq!(write(&again), first, "the same writes fail");
+    let of = |text: &str| -> Vec<(Value, Value, Value)> {
+        let all = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        all.map(|fault| (fault["ordinal"].clone(), fault["kind"].clone(), fault["delay_ns"].clone())).collect()
+    };
+    let kept = fs::read_to_string(kept.path()).expect("it is there");
+    assert_eq!(of(&again.fault_log()), of(&kept), "and the log is the same");
+}
+
+/// A driver that is asked for one in two does what it always did.
+#[test]
+fn the_older_json_is_in_force() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let rules = r#"{ "file_fail_rate": 2, "directory_fail_rate": 0, "use_seednum": true, "seed": 7, "delay_time": 0 }"#;
+    let mounted = Mount::with_rules(rules).logged().mount();
+    let results: Vec<_> = (0..200).map(|name| fs::write(mounted.target().join(name.to_string()), "x")).collect();
+    let failed: Vec<_> = results.iter().filter_map(|result| errno(result.as_ref().err()?)).collect();
+    assert!((40..200).contains(&failed.len()), "{}", failed.len());
+    assert!(failed.iter().all(|errno| [Errno::IO, Errno::NOSPC, Errno::NOENT].contains(errno)), "{failed:?}");
 }

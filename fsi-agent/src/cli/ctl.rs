@@ -14,6 +14,7 @@ use fsi_agent::control::client::{Client, ClientError};
 use fsi_agent::control::target::{self, MountOfOurs};
 use fsi_agent::control::{document, words};
 use fsi_agent::rules::decision::FaultEntry;
+use fsi_agent::rules::{explain, parse};
 use fsi_agent::selection::quantity;
 use serde_json::Map;
 
@@ -52,7 +53,7 @@ enum What {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// No rule fires until `resume`
+    /// No rule fires and nothing is throttled until `resume`; capacity and fakes stay
     Pause,
     /// Rules fire again
     Resume,
@@ -110,11 +111,11 @@ pub(super) fn run(arguments: &CtlArgs) -> Result<ExitCode, Failure> {
         What::Set { file } => mount.set(file, rules.unwrap_or_default()),
         What::Pause => {
             mount.client.pause().map_err(failed)?;
-            mount.answer("pause", Map::new(), "paused: no rule fires until `resume`")
+            mount.answer("pause", Map::new(), "paused: no rule fires and nothing is throttled until `resume`")
         }
         What::Resume => {
             mount.client.resume().map_err(failed)?;
-            mount.answer("resume", Map::new(), "resumed: rules fire again")
+            mount.answer("resume", Map::new(), "resumed: rules fire and throttles hold again")
         }
         What::Clear => {
             mount.client.clear().map_err(failed)?;
@@ -157,6 +158,7 @@ impl Mount<'_> {
     }
 
     fn set(&mut self, file: &Path, rules: String) -> Result<(), Failure> {
+        let summary = parse::parse(&rules).map(|set| explain::summary(&set)).unwrap_or_default();
         let outcome = self.client.set(rules).map_err(|error| match error {
             ClientError::Refused(mistakes) => {
                 let name = file.display();
@@ -164,7 +166,7 @@ impl Mount<'_> {
             }
             error => failed(error),
         })?;
-        self.answer("set", document::set(outcome), &words::set(outcome))
+        self.answer("set", document::set(outcome), &words::set(outcome, &summary))
     }
 
     fn faults(&mut self, after: u64, limit: u64) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use fsi_agent::rules::explain::{self, Explained, Held, Question};
-use fsi_agent::rules::model::{Fake, RuleSet};
+use fsi_agent::rules::model::RuleSet;
 use fsi_agent::rules::op::Op;
 use fsi_agent::rules::parse::{self, Problems};
 use fsi_agent::selection::quantity;
@@ -107,7 +107,7 @@ fn check(CheckArgs { file, json }: &CheckArgs) -> Result<ExitCode, Failure> {
         output::result(&document(&checked(&result))?)?;
     } else {
         match &result {
-            Ok(set) => output::result(&format!("{}: {}", file.display(), summary(set)))?,
+            Ok(set) => output::result(&format!("{}: right: {}", file.display(), explain::summary(set)))?,
             Err(problems) => output::say(&told(file, problems)),
         }
     }
@@ -178,28 +178,6 @@ fn told(file: &Path, Problems(problems): &Problems) -> String {
         format!("{}:{}:{}: {}", file.display(), problem.at.line, problem.at.column, problem.sentence)
     };
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn summary(set: &RuleSet) -> String {
-    let RuleSet { version: _, seed, rules, throttle, capacity, fake, profile } = set;
-    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut parts = vec![count(rules.len(), "rule"), format!("seed {seed}")];
-    if !throttle.is_empty() {
-        parts.push(count(throttle.len(), "throttle"));
-    }
-    if let Some(capacity) = capacity {
-        parts.push(format!("a capacity of {} bytes", capacity.bytes));
-    }
-    match fake {
-        Fake::None => {}
-        Fake::Null => parts.push("null data".to_owned()),
-        Fake::Memory => parts.push("data in memory".to_owned()),
-        Fake::Pattern => parts.push("pattern data".to_owned()),
-    }
-    if let Some(profile) = profile {
-        parts.push(format!("profile {}", profile.name));
-    }
-    format!("right: {}", parts.join(", "))
 }
 
 fn words(explained: &Explained) -> String {

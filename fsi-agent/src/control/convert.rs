@@ -54,6 +54,7 @@ pub(super) fn status_to_wire(status: Status) -> wire::ShowReply {
         faults_injected,
         capacity,
         unsynced_bytes,
+        undelayed,
     } = status;
     wire::ShowReply {
         source: path_to_bytes(&source),
@@ -74,6 +75,7 @@ pub(super) fn status_to_wire(status: Status) -> wire::ShowReply {
         faults_injected,
         capacity: capacity.map(|(limit_bytes, used_bytes)| wire::Capacity { limit_bytes, used_bytes }),
         unsynced_bytes,
+        undelayed,
     }
 }
 
@@ -97,6 +99,7 @@ pub(super) fn status_from_wire(reply: wire::ShowReply) -> Status {
         faults_injected,
         capacity,
         unsynced_bytes,
+        undelayed,
     } = reply;
     Status {
         source: path_from_bytes(source),
@@ -117,6 +120,7 @@ pub(super) fn status_from_wire(reply: wire::ShowReply) -> Status {
         faults_injected,
         capacity: capacity.map(|capacity| (capacity.limit_bytes, capacity.used_bytes)),
         unsynced_bytes,
+        undelayed,
     }
 }
 

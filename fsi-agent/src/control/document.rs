@@ -57,6 +57,7 @@ pub fn status(status: &Status) -> Map<String, Value> {
         faults_injected,
         capacity,
         unsynced_bytes,
+        undelayed,
     } = status;
     let mut all = Map::new();
     path_fields(&mut all, "source", source.as_os_str().as_bytes());
@@ -78,6 +79,7 @@ pub fn status(status: &Status) -> Map<String, Value> {
         "faults_injected": faults_injected,
         "capacity": capacity,
         "unsynced_bytes": unsynced_bytes,
+        "undelayed": undelayed,
     })));
     all
 }

@@ -134,6 +134,7 @@ fn a_status_arrives_as_it_was() {
         faults_injected: 10,
         capacity: Some((1 << 30, 5)),
         unsynced_bytes: 11,
+        undelayed: 12,
     };
     let served = Served::new(Remembering { status: status.clone(), ..Remembering::default() });
     assert_eq!(served.client().show().unwrap(), status);

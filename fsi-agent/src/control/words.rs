@@ -47,10 +47,11 @@ pub fn status(status: &Status) -> String {
         faults_injected,
         capacity,
         unsynced_bytes,
+        undelayed,
     } = status;
     let rules = match (rules_text.trim().is_empty(), paused) {
         (true, _) => "none",
-        (false, true) => "paused: no rule fires until `resume`",
+        (false, true) => "paused: no rule fires and nothing is throttled until `resume`",
         (false, false) => "in force, see below",
     };
     let passthrough = if *passthrough { "on: unconcerned files are read and written in the kernel" } else { "off" };
@@ -62,7 +63,7 @@ pub fn status(status: &Status) -> String {
         ("rules", rules.to_owned()),
         ("passthrough", passthrough.to_owned()),
         ("server", format!("pid {server_pid}, keeper {keeper_pid}, {} so far", counted(*servers, "server"))),
-        ("known", counted(*nodes, "file or directory").replace("directorys", "directories")),
+        ("known", format!("{} files and directories", format::count(*nodes))),
         ("open", format!("{}, {} in passthrough", counted(*open_files, "file"), format::count(*open_passthrough))),
         ("requests", format!("{}, {} waiting", format::count(*requests), format::count(*waiting))),
         ("faults", format!("{} injected", format::count(*faults_injected))),
@@ -71,6 +72,12 @@ pub fn status(status: &Status) -> String {
         rows.push(("capacity", format!("{} of {} used", format::bytes(*used), format::bytes(*limit))));
     }
     rows.push(("unsynced", format!("{} that a power cut would lose", format::bytes(*unsynced_bytes))));
+    if *undelayed > 0 {
+        rows.push((
+            "not delayed",
+            format!("{} passed because as many waited as can", counted(*undelayed, "operation")),
+        ));
+    }
     let mut lines: Vec<String> = rows.into_iter().map(|(name, value)| format!("{name:<12} {value}")).collect();
     if !rules_text.trim().is_empty() {
         lines.push(String::new());
@@ -81,9 +88,10 @@ pub fn status(status: &Status) -> String {
 
 /// What new rules met.
 #[must_use]
-pub fn set(outcome: SetOutcome) -> String {
-    let SetOutcome { rules, out_of_reach } = outcome;
-    let mut text = format!("{} in force", counted(rules, "rule"));
+pub fn set(outcome: SetOutcome, summary: &str) -> String {
+    // The number of rules is in the summary.
+    let SetOutcome { rules: _, out_of_reach } = outcome;
+    let mut text = format!("in force: {summary}");
     if out_of_reach > 0 {
         let files = counted(out_of_reach, "file");
         text.push_str(&format!(
@@ -98,8 +106,9 @@ pub fn set(outcome: SetOutcome) -> String {
 pub fn power_cut(outcome: PowerCut) -> String {
     let PowerCut { files, bytes, handles } = outcome;
     let (files, bytes) = (counted(files, "file"), format::bytes(bytes));
+    let verb = if handles == 1 { "answers" } else { "answer" };
     format!(
-        "the power was cut: {bytes} of {files} lost; {} answer EIO until opened again",
+        "the power was cut: {bytes} of {files} lost; {} {verb} EIO until opened again",
         counted(handles, "open file")
     )
 }

@@ -312,11 +312,12 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.fs.read(call(request), ino.0, handle.0, offset, size, answer!(reply, |data: Vec<u8>| reply.data(&data)));
+        let answer = answer!(reply, |data: Vec<u8>| reply.data(&data));
+        self.fs.read(call(request), ino.0, handle.0, offset, size, open_flags(flags.0), answer);
     }
 
     fn write(
@@ -327,14 +328,14 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let set_id = if clear { SetId::Clear } else { SetId::Keep };
         let answer = answer!(reply, |count: Count| reply.written(u32::try_from(count.0).unwrap_or(u32::MAX)));
-        self.fs.write(call(request), ino.0, handle.0, offset, data, set_id, answer);
+        self.fs.write(call(request), ino.0, handle.0, offset, data, open_flags(flags.0), set_id, answer);
     }
 
     fn flush(&self, request: &Request, ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

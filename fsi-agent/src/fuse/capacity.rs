@@ -9,12 +9,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use thiserror::Error;
+
+use super::extent::seek;
+use crate::clock::{self, Clock};
 
 /// What an application gets when nothing is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -151,9 +155,9 @@ impl Capacity {
         stat.map(drop).map_err(Into::into)
     }
 
-    /// A file without a name and without an open descriptor is gone: what it took is free again.
-    pub fn removed(&self, used: &AtomicU64, last_seen: &Stat) {
-        give_back(used, allocated(last_seen));
+    /// A file without a name and without an open descriptor is gone: the bytes it took are free again.
+    pub fn removed(&self, used: &AtomicU64, bytes: u64) {
+        give_back(used, bytes);
     }
 
     /// Books `want`, or less down to one byte; never past the limit. `at_least`: nothing rather than less than that.
@@ -205,14 +209,6 @@ impl Capacity {
         }
         Ok((reaches.min(end) - offset, booked))
     }
-
-    /// `(blocks, free blocks)` for `statfs`, of blocks of that size, over a backing file system with so many free.
-    #[must_use]
-    pub fn blocks(&self, used: &AtomicU64, block_bytes: u64, backing_free: u64) -> (u64, u64) {
-        let block = block_bytes.max(1);
-        let free = self.limit.saturating_sub(used.load(Ordering::Acquire)) / block;
-        (self.limit / block, free.min(backing_free))
-    }
 }
 
 /// Never below nothing: files may change behind our back.
@@ -230,28 +226,28 @@ fn holes(file: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<Vec<(u64, u64
     let mut found = Vec::new();
     let mut at = start;
     while at < end {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.clamp(at, end),
-            Err(rustix::io::Errno::NXIO) => end,
-            Err(error) => return Err(error.into()),
-        };
+        let data = seek(file, SeekFrom::Data(at))?.map_or(end, |data| data.clamp(at, end));
         if data > at {
             found.push((at, data));
         }
-        at = if data < end { rustix::fs::seek(file, SeekFrom::Hole(data))?.clamp(data + 1, end) } else { end };
+        at = if data < end { seek(file, SeekFrom::Hole(data))?.unwrap_or(end).clamp(data + 1, end) } else { end };
     }
     Ok(found)
 }
 
-/// Bytes that the regular files under a directory take, on its own file system. A file with several names counts once.
+/// Bytes that the regular files under a directory take, on its own file system. A file with several names counts once. `None`
+/// when that takes longer than `patience`.
 ///
 /// # Errors
 /// When something cannot be looked at.
-pub fn count(root: BorrowedFd<'_>) -> io::Result<u64> {
+pub fn count(root: BorrowedFd<'_>, patience: Duration) -> io::Result<Option<u64>> {
+    let started = clock::monotonic_ns();
     let device = rustix::fs::fstat(root)?.st_dev;
     let mut seen = HashSet::new();
     let mut sum = 0;
-    let mut open = vec![Dir::read_from(root)?];
+    // The root may be a descriptor that only leads there.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut open = vec![Dir::new(rustix::fs::openat(root, ".", flags, Mode::empty())?)?];
     while let Some(directory) = open.last_mut() {
         let Some(entry) = directory.read() else {
             open.pop();
@@ -262,8 +258,7 @@ pub fn count(root: BorrowedFd<'_>) -> io::Result<u64> {
         if name == c"." || name == c".." {
             continue;
         }
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = match rustix::fs::statat(directory.fd()?, name, flags) {
+        let stat = match rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(rustix::io::Errno::NOENT) => continue,
             Err(error) => return Err(error.into()),
@@ -272,14 +267,16 @@ pub fn count(root: BorrowedFd<'_>) -> io::Result<u64> {
             continue;
         }
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let inner = rustix::fs::openat(directory.fd()?, name, flags, Mode::empty())?;
-            open.push(Dir::read_from(inner.as_fd())?);
+            let inner = rustix::fs::openat(directory.fd()?, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            open.push(Dir::new(inner)?);
+            if Clock::since(started) > patience {
+                return Ok(None);
+            }
         } else if FileType::from_raw_mode(stat.st_mode).is_file() && (stat.st_nlink == 1 || seen.insert(stat.st_ino)) {
             sum += allocated(&stat);
         }
     }
-    Ok(sum)
+    Ok(Some(sum))
 }
 
 #[cfg(test)]

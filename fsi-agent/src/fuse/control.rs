@@ -35,6 +35,8 @@ pub struct Status {
     pub capacity: Option<(u64, u64)>,
     /// Bytes that a power cut would lose now.
     pub unsynced_bytes: u64,
+    /// Operations that were to wait and did not, because as many waited as can.
+    pub undelayed: u64,
 }
 
 /// What a new set of rules met.
@@ -92,7 +94,7 @@ pub trait Controlled: Send + Sync {
     /// # Errors
     /// When the text has a mistake; the rules before stay in force.
     fn set(&self, text: &str) -> Result<SetOutcome, ControlError>;
-    /// No rule fires until `resume`; ordinals go on counting.
+    /// No rule fires and nothing is throttled until `resume`, and nothing is counted; capacity and fakes stay.
     fn pause(&self);
     fn resume(&self);
     /// Takes all rules, throttles, capacity and fakes away.

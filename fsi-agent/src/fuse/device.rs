@@ -2,9 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use crate::sys::backing;
+use fuser::{INodeNo, Notifier};
+
+use crate::sys::{backing, mount};
 
 /// A descriptor of /dev/fuse, and the connection's number.
 #[derive(Debug)]
@@ -13,13 +17,15 @@ pub struct Device {
     /// Minor number of the mount's device: the connection's name in fusectl.
     minor: u32,
     passthrough: AtomicBool,
+    /// The way to tell the kernel things; there once the session has begun.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Device {
     /// `passthrough`: whether the kernel may read and write backing files itself.
     #[must_use]
     pub const fn new(file: OwnedFd, minor: u32, passthrough: bool) -> Self {
-        Self { file, minor, passthrough: AtomicBool::new(passthrough) }
+        Self { file, minor, passthrough: AtomicBool::new(passthrough), notifier: OnceLock::new() }
     }
 
     /// The device number files of the mount have (`st_dev`); its major number is 0.
@@ -54,11 +60,32 @@ impl Device {
         }
     }
 
+    /// The session has begun.
+    pub fn speaks_by(&self, notifier: Notifier) {
+        // There is one session.
+        drop(self.notifier.set(notifier));
+    }
+
+    /// Files changed without the kernel: it forgets what it knows of them, on a thread of its own, since it may wait for requests
+    /// that the calling thread has to answer.
+    pub(super) fn forget_cached(&self, nodes: Vec<u64>) {
+        let Some(notifier) = self.notifier.get().cloned().filter(|_| !nodes.is_empty()) else { return };
+        let tell = move || {
+            for node in nodes {
+                if let Err(error) = notifier.inval_inode(INodeNo(node), 0, 0) {
+                    tracing::debug!(node, %error, "the kernel has nothing to forget");
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("fsi-forget".into()).spawn(tell) {
+            tracing::warn!(%error, "the kernel may show old content of mapped files");
+        }
+    }
+
     /// Ends the connection: every request, now and later, answers ENOTCONN or ECONNABORTED.
     pub fn abort(&self) {
-        let path = format!("/sys/fs/fuse/connections/{}/abort", self.minor);
-        if let Err(error) = std::fs::write(&path, "1") {
-            tracing::error!(%path, %error, "the connection could not be aborted");
+        if let Err(error) = mount::abort(mount::Device { major: 0, minor: self.minor }) {
+            tracing::error!(%error, "the connection could not be aborted");
         }
     }
 }

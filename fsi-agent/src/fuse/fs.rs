@@ -1,17 +1,21 @@
 //! The file system itself, apart from FUSE's wire: every operation on descriptors of the backing file system.
 //!
 //! ```text
-//! adapter -> run: recall -> decide -> work (backing call) -> hold until the delay is over -> answer
+//! adapter -> run: recall -> decide -> work (backing call) -> wait for tokens -> hold until the delay is over -> answer
 //! ```
-//! A request that no rule concerns goes from `run` straight to its work. Each request that changes names or counts lookups is
+//! A request that nothing concerns goes from `run` straight to its work. Each request that changes names or counts lookups is
 //! written down before its work and crossed out after its answer, so that a successor knows what it meets (see `under_way`).
 
+mod ask;
+mod bytes;
 mod controlled;
 mod data;
 mod dirs;
+mod gone;
 mod meta;
 mod names;
 mod open;
+mod run;
 mod told;
 mod xattr;
 
@@ -23,24 +27,22 @@ pub use self::open::{Created, Opened};
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
-use self::told::{Paths, Told};
+use self::ask::{Ask, On, Way};
 use super::device::Device;
 use super::fault_log::FaultLog;
-use super::hold::{Hold, Waited};
+use super::hold::Hold;
 use super::keeper_link::Keeper;
 use super::node::{Node, Nodes};
 use super::open_files::OpenFiles;
 use super::report::Reports;
-use super::state::{State, Word};
-use super::under_way::{Guard, Past, UnderWay};
-use crate::clock::{self, Clock};
-use crate::rules::decision::{Decision, Effect, Facts, Fault, FaultEntry, Request};
+use super::state::State;
+use super::under_way::UnderWay;
+use super::volume::{Stores, Volume};
+use crate::clock::Clock;
 use crate::rules::engine::Decider;
 use crate::rules::op::{Op, OpSet};
 
@@ -72,6 +74,10 @@ pub struct Parts {
     pub device: Device,
     pub keeper: Arc<dyn Keeper>,
     pub reports: Arc<dyn Reports>,
+    /// What a power cut takes back.
+    pub undo: OwnedFd,
+    /// The bytes of fakes.
+    pub memory: OwnedFd,
     /// Descriptors the keeper held: objects without a name, by node.
     pub held: Vec<(u64, OwnedFd)>,
     /// How long the kernel may believe names and attributes.
@@ -88,7 +94,10 @@ pub struct Interposer {
     keeper: Arc<dyn Keeper>,
     reports: Arc<dyn Reports>,
     hold: Hold,
+    stores: Stores,
     rules: RwLock<Arc<Armed>>,
+    /// One change of rules at a time.
+    setting: Mutex<()>,
     log: Mutex<FaultLog>,
     under_way: UnderWay,
     clock: Clock,
@@ -99,76 +108,16 @@ pub struct Interposer {
 }
 
 /// The rules in force.
-pub(super) struct Armed {
-    pub(super) decider: Option<Arc<dyn Decider>>,
+#[derive(Default)]
+struct Armed {
+    decider: Option<Arc<dyn Decider>>,
+    /// What `decider` may touch, on any path.
     any: OpSet,
+    volume: Volume,
 }
 
-/// What an operation is about, for the rules.
-pub(super) struct Ask<'a> {
-    op: Op,
-    on: On<'a>,
-    target: Option<(u64, &'a [u8])>,
-    /// The open file it is done on.
-    handle: Option<u64>,
-    offset: u64,
-    len: u64,
-}
-
-/// The object or the name it is about.
-#[derive(Clone, Copy)]
-pub(super) enum On<'a> {
-    Node(u64),
-    Name(u64, &'a [u8]),
-}
-
-impl<'a> Ask<'a> {
-    const fn new(op: Op, on: On<'a>) -> Self {
-        Self { op, on, target: None, handle: None, offset: 0, len: 0 }
-    }
-
-    const fn of(self, handle: u64) -> Self {
-        Self { handle: Some(handle), ..self }
-    }
-
-    const fn at(self, offset: u64, len: u64) -> Self {
-        Self { offset, len, ..self }
-    }
-}
-
-/// What the work of an operation is told.
-pub(super) struct Way<'a> {
-    pub(super) decision: &'a Decision,
-    pub(super) under: &'a Guard,
-}
-
-impl Way<'_> {
-    /// The request came to an earlier server, which may have done it.
-    fn past(&self) -> Option<Past> {
-        self.under.past()
-    }
-}
-
-/// What costs something to know.
-struct CallFacts<'a> {
-    fs: &'a Interposer,
-    on: On<'a>,
-    tid: u32,
-}
-
-impl Facts for CallFacts<'_> {
-    fn size(&self) -> Option<u64> {
-        let On::Node(number) = self.on else { return None };
-        let node = self.fs.nodes.get(number).ok()?;
-        self.fs.stat(&node).ok().map(|stat| stat.stx_size)
-    }
-
-    fn process(&self) -> Option<Vec<u8>> {
-        let mut name = std::fs::read(format!("/proc/{}/comm", self.tid)).ok()?;
-        name.truncate(name.trim_ascii_end().len());
-        Some(name)
-    }
-}
+/// How the data of a file is read or changed: what the kernel would do by itself, were a file open in passthrough.
+const DATA: OpSet = OpSet::EMPTY.with(Op::Read).with(Op::Write);
 
 /// Bytes of an operation's answer, for the log.
 pub(super) trait Outcome {
@@ -183,17 +132,23 @@ impl Interposer {
     /// # Errors
     /// When the source cannot be looked at, or a thread cannot be had.
     pub fn build(parts: Parts) -> std::io::Result<Arc<Self>> {
-        let Parts { source, state, device, keeper, reports, held, ttl, about } = parts;
+        let Parts { source, state, undo, memory, device, keeper, reports, held, ttl, about } = parts;
+        let hold = Hold::start()?;
+        let stores =
+            Stores { state: Arc::clone(&state), hold: hold.clone(), source: source.try_clone()?, undo, memory };
         let nodes = Nodes::new(Arc::clone(&state), source, held)?;
         let open_files = OpenFiles::restore(Arc::clone(&state));
+        open_files.count_direct(&nodes);
         Ok(Arc::new(Self {
             nodes,
             open_files,
             device,
             keeper,
             reports,
-            hold: Hold::start()?,
-            rules: RwLock::new(Arc::new(Armed { decider: None, any: OpSet::EMPTY })),
+            hold,
+            stores,
+            rules: RwLock::default(),
+            setting: Mutex::default(),
             log: Mutex::new(FaultLog::new()),
             under_way: UnderWay::new(Arc::clone(&state)),
             clock: Clock::measure(),
@@ -204,10 +159,15 @@ impl Interposer {
         }))
     }
 
-    /// Puts rules in force; `None`: none.
-    pub fn arm(&self, decider: Option<Arc<dyn Decider>>) {
+    /// Puts rules in force, in the place of those that were.
+    fn arm(&self, decider: Option<Arc<dyn Decider>>, volume: Volume) {
         let any = decider.as_ref().map_or(OpSet::EMPTY, |decider| decider.concern_any());
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Armed { decider, any });
+        let armed = Arc::new(Armed { decider, any, volume });
+        let before = {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *rules, Arc::clone(&armed))
+        };
+        before.volume.replaced_by(&armed.volume, &self.stores);
     }
 
     /// Writes every fault to this file too, one JSON object on a line.
@@ -236,129 +196,9 @@ impl Interposer {
         }
     }
 
-    /// Does one operation: decides, works, waits, answers. The answer is given exactly once.
-    fn run<T, W, A>(self: &Arc<Self>, call: Call, ask: &Ask<'_>, work: W, answer: A)
-    where
-        T: Outcome + Send + 'static,
-        W: FnOnce(&Way<'_>) -> Result<T, Errno>,
-        A: FnOnce(Result<T, Errno>) + Send + 'static,
-    {
-        self.state.word(Word::Progress).fetch_add(1, Ordering::Relaxed);
-        let under = self.under_way.begin(call.unique, self.clock);
-        let armed = self.armed();
-        let paused = self.state.word(Word::Paused).load(Ordering::Relaxed) != 0;
-        let decider = armed.decider.as_deref().filter(|_| !paused && armed.any.contains(ask.op));
-        let told = self.reports.wants_operations();
-        if decider.is_none() && !told {
-            let decision = Decision::default();
-            answer(work(&Way { decision: &decision, under: &under }));
-            return;
-        }
-        let started_ns = clock::monotonic_ns();
-        let paths = self.paths_of(ask);
-        let decision =
-            decider.map_or_else(Decision::default, |decider| self.decide(decider, call, ask, &paths, &under));
-        under.decided(decision.ordinal, decision.fired);
-        let work_ns = clock::monotonic_ns();
-        let result = match decision.effect {
-            Effect::Fail(errno) => Err(Errno::from_raw_os_error(errno)),
-            Effect::Abort => Err(Errno::NOTCONN),
-            _ => work(&Way { decision: &decision, under: &under }),
-        };
-        let backing_ns = clock::monotonic_ns().saturating_sub(work_ns);
-        let faults = self.record(call, ask, &decision, &paths, result.as_ref().map_or(0, Outcome::bytes));
-        if decision.effect == Effect::Abort {
-            self.device.abort();
-        }
-        let report = told.then(|| Told { call, about: ask.owned(), paths, faults, started_ns, backing_ns });
-        let fs = Arc::clone(self);
-        let finish = move |waited: Waited, result: Result<T, Errno>, delay: Duration| {
-            let result = match waited {
-                Waited::Through => result,
-                Waited::Killed => Err(Errno::INTR),
-            };
-            let outcome = result.as_ref().map(Outcome::bytes).map_err(|errno| *errno);
-            answer(result);
-            if let Some(report) = report {
-                fs.reports.operation(report.into_report(fs.device.number(), outcome, delay));
-            }
-            drop(under);
-        };
-        if decision.delay.is_zero() {
-            finish(Waited::Through, result, Duration::ZERO);
-            return;
-        }
-        // What the work took counts towards the delay: the delay is what the application sees.
-        let delay = decision.delay;
-        let due = started_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
-        let then = Box::new(move |waited| finish(waited, result, delay));
-        if let Err(then) = self.hold.until(due, call.tid, then) {
-            self.hold_full.fetch_add(1, Ordering::Relaxed);
-            then(Waited::Through);
-        }
-    }
-
-    fn decide(&self, decider: &dyn Decider, call: Call, ask: &Ask<'_>, paths: &Paths, under: &Guard) -> Decision {
-        // What no rule concerns is not counted, so that a replay counts alike.
-        let either = [Some(&paths.path), paths.target.as_ref()].into_iter().flatten();
-        if !either.into_iter().any(|path| decider.concern(path).contains(ask.op)) {
-            return Decision::default();
-        }
-        let request = Request {
-            op: ask.op,
-            path: &paths.path,
-            target: paths.target.as_deref(),
-            offset: ask.offset,
-            len: ask.len,
-            uid: call.uid,
-            gid: call.gid,
-            pid: call.tid,
-        };
-        let facts = CallFacts { fs: self, on: ask.on, tid: call.tid };
-        match under.past().and_then(|past| past.decision) {
-            Some((ordinal, fired)) => decider.again(&request, &facts, ordinal, fired),
-            None => {
-                let armed_at = self.state.word(Word::ArmedAt).load(Ordering::Acquire);
-                decider.decide(&request, &facts, Clock::since(armed_at))
-            }
-        }
-    }
-
-    fn paths_of(&self, ask: &Ask<'_>) -> Paths {
-        let path = match ask.on {
-            On::Node(number) => self.nodes.path(number),
-            On::Name(parent, name) => self.nodes.child_path(parent, name),
-        };
-        let target = ask.target.map(|(parent, name)| self.nodes.child_path(parent, name).into());
-        Paths { path: path.into(), target }
-    }
-
-    /// Writes down what was injected.
-    fn record(&self, call: Call, ask: &Ask<'_>, decision: &Decision, paths: &Paths, done: u64) -> Vec<FaultEntry> {
-        let ino = match ask.on {
-            On::Node(number) => number,
-            On::Name(..) => 0,
-        };
-        let entry = |fault: &Fault| FaultEntry {
-            sequence: self.state.word(Word::Faults).fetch_add(1, Ordering::AcqRel) + 1,
-            unix_ns: self.clock.unix_ns(clock::monotonic_ns()),
-            fault: fault.clone(),
-            op: ask.op,
-            path: Arc::clone(&paths.path),
-            ordinal: decision.ordinal,
-            ino,
-            pid: call.tid,
-            uid: call.uid,
-            offset: ask.offset,
-            asked: ask.len,
-            done,
-            effect: decision.effect.clone(),
-        };
-        let entries: Vec<FaultEntry> = decision.faults.iter().map(entry).collect();
-        for entry in &entries {
-            self.log().push(entry.clone());
-        }
-        entries
+    /// Whether reads and writes of a file must come here.
+    fn is_watched(&self, number: u64) -> bool {
+        self.armed().volume.sees_data() || self.concern(|| self.nodes.path(number)).intersects(DATA)
     }
 
     /// The kernel forgets lookups.

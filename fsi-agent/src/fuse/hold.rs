@@ -4,10 +4,10 @@
 //! otherwise, and the process would stay until the deadline.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use crate::clock;
 
 /// Answers that may wait at once.
 pub(super) const MAX_HELD: usize = 65_536;
+/// A deadline that never comes: someone else says when.
+pub(super) const UNTIL_TAKEN: u64 = u64::MAX;
 /// How often waiting callers are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -28,6 +30,10 @@ pub(super) enum Waited {
 
 /// What is done at the end.
 pub(super) type Then = Box<dyn FnOnce(Waited) + Send>;
+
+/// Names one that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Held(u64);
 
 /// The answers that wait.
 #[derive(Clone)]
@@ -43,10 +49,30 @@ struct Shared {
 #[derive(Default)]
 struct Heap {
     next: u64,
-    /// `(deadline, number)`, then the caller and what to do, by number.
+    /// `(deadline, number)`, then who waits, by number.
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
-    waiting: std::collections::HashMap<u64, (u32, Then)>,
+    waiting: HashMap<u64, Waiter>,
+    /// Those of them that are our own.
+    own: usize,
     looked_ns: u64,
+}
+
+struct Waiter {
+    /// The thread that gets the answer; `None`: something of our own.
+    tid: Option<u32>,
+    then: Then,
+}
+
+impl Heap {
+    fn take(&mut self, number: u64) -> Option<Then> {
+        let Waiter { tid, then } = self.waiting.remove(&number)?;
+        self.own -= usize::from(tid.is_none());
+        Some(then)
+    }
+
+    fn answers(&self) -> usize {
+        self.waiting.len() - self.own
+    }
 }
 
 impl Hold {
@@ -58,27 +84,46 @@ impl Hold {
         Ok(Self { shared })
     }
 
-    /// Does `then` at `due_ns`, or when the thread `tid` is killed. `Err`: too many wait; the caller does it at once and counts it.
-    pub(super) fn until(&self, due_ns: u64, tid: u32, then: Then) -> Result<(), Then> {
-        let mut heap = self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
-        if heap.waiting.len() >= MAX_HELD {
-            return Err(then);
-        }
-        let number = heap.next;
-        heap.next += 1;
-        let first = heap.deadlines.peek().is_none_or(|Reverse((due, _))| due_ns < *due);
-        heap.deadlines.push(Reverse((due_ns, number)));
-        heap.waiting.insert(number, (tid, then));
-        drop(heap);
-        if first {
-            self.shared.changed.notify_one();
-        }
-        Ok(())
+    fn heap(&self) -> MutexGuard<'_, Heap> {
+        self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many wait.
+    /// Does `then` at `due_ns`, or when the thread `tid` is killed. `Err`: too many wait; the caller does it at once and counts it.
+    pub(super) fn until(&self, due_ns: u64, tid: u32, then: Then) -> Result<Held, Then> {
+        let heap = self.heap();
+        if heap.answers() >= MAX_HELD { Err(then) } else { Ok(self.put(heap, due_ns, Some(tid), then)) }
+    }
+
+    /// Does something of our own at `due_ns`, however many wait.
+    pub(super) fn wake_at(&self, due_ns: u64, then: impl FnOnce() + Send + 'static) {
+        self.put(self.heap(), due_ns, None, Box::new(|_waited| then()));
+    }
+
+    fn put(&self, mut heap: MutexGuard<'_, Heap>, due_ns: u64, tid: Option<u32>, then: Then) -> Held {
+        let number = heap.next;
+        heap.next += 1;
+        // The thread sleeps without end while nobody waits.
+        let wake = heap.waiting.is_empty() || heap.deadlines.peek().is_none_or(|Reverse((due, _))| due_ns < *due);
+        if due_ns != UNTIL_TAKEN {
+            heap.deadlines.push(Reverse((due_ns, number)));
+        }
+        heap.own += usize::from(tid.is_none());
+        heap.waiting.insert(number, Waiter { tid, then });
+        drop(heap);
+        if wake {
+            self.shared.changed.notify_one();
+        }
+        Held(number)
+    }
+
+    /// What one was waiting to do, if it still waits.
+    pub(super) fn take(&self, held: Held) -> Option<Then> {
+        self.heap().take(held.0)
+    }
+
+    /// How many answers wait.
     pub(super) fn len(&self) -> usize {
-        self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner).waiting.len()
+        self.heap().answers()
     }
 }
 
@@ -106,12 +151,12 @@ fn run(shared: &Shared) {
             heap = shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        heap = match heap.deadlines.peek() {
-            None => shared.changed.wait(heap).unwrap_or_else(PoisonError::into_inner),
-            Some(Reverse((due, _))) => {
-                let wait = Duration::from_nanos(due.saturating_sub(now)).min(LOOK);
-                shared.changed.wait_timeout(heap, wait).unwrap_or_else(PoisonError::into_inner).0
-            }
+        heap = if heap.waiting.is_empty() {
+            shared.changed.wait(heap).unwrap_or_else(PoisonError::into_inner)
+        } else {
+            let first = heap.deadlines.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+            let wait = Duration::from_nanos(first.saturating_sub(now)).min(LOOK);
+            shared.changed.wait_timeout(heap, wait).unwrap_or_else(PoisonError::into_inner).0
         };
     }
 }
@@ -120,12 +165,12 @@ fn run(shared: &Shared) {
 fn due(heap: &mut Heap, now: u64) -> Vec<(Waited, Then)> {
     let mut ended = Vec::new();
     while let Some(Reverse((at, number))) = heap.deadlines.peek().copied() {
-        if at > now {
+        // The deadline of one that was killed or taken is of no use to anybody.
+        if at > now && heap.waiting.contains_key(&number) {
             break;
         }
         heap.deadlines.pop();
-        // One that was killed is gone already.
-        if let Some((_, then)) = heap.waiting.remove(&number) {
+        if let Some(then) = heap.take(number) {
             ended.push((Waited::Through, then));
         }
     }
@@ -134,9 +179,9 @@ fn due(heap: &mut Heap, now: u64) -> Vec<(Waited, Then)> {
 
 /// Those whose caller has a SIGKILL pending.
 fn killed(heap: &mut Heap) -> Vec<(Waited, Then)> {
-    let dead: Vec<u64> =
-        heap.waiting.iter().filter(|(_, (tid, _))| is_killed(*tid)).map(|(number, _)| *number).collect();
-    dead.into_iter().filter_map(|number| heap.waiting.remove(&number)).map(|(_, then)| (Waited::Killed, then)).collect()
+    let is_dead = |waiter: &Waiter| waiter.tid.is_some_and(is_killed);
+    let dead: Vec<u64> = heap.waiting.iter().filter(|(_, waiter)| is_dead(waiter)).map(|(number, _)| *number).collect();
+    dead.into_iter().filter_map(|number| heap.take(number)).map(|then| (Waited::Killed, then)).collect()
 }
 
 fn is_killed(tid: u32) -> bool {
@@ -175,5 +220,17 @@ mod tests {
         let through = |delay| (delay, Waited::Through, true);
         assert_eq!(seen, [through(10), through(20), through(30)]);
         assert_eq!(hold.len(), 0);
+    }
+
+    #[test]
+    fn one_that_is_taken_waits_no_more() {
+        let hold = Hold::start().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let Ok(held) = hold.until(UNTIL_TAKEN, 0, Box::new(move |waited| sender.send(waited).unwrap())) else {
+            panic!("there is room");
+        };
+        hold.take(held).expect("it waits")(Waited::Through);
+        assert_eq!(receiver.recv(), Ok(Waited::Through));
+        assert!(hold.take(held).is_none());
     }
 }

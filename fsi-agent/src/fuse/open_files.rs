@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 0 | node number (0: free) |
 //! | 1 | open flags; upper half: how it is open ([`Kind`]) |
+//! | 2 | power cuts before it was opened |
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use super::node::{Node, Nodes};
 use super::sharded::Sharded;
-use super::state::{Slot, State};
+use super::state::{Slot, State, Word};
 
 /// How a file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,10 @@ pub(super) struct Open {
     pub(super) node: u64,
     pub(super) flags: OFlags,
     pub(super) kind: Kind,
+    /// Power cuts before it was opened.
+    pub(super) era: u64,
     file: OnceLock<OwnedFd>,
+    reader: OnceLock<OwnedFd>,
 }
 
 impl Open {
@@ -59,6 +63,19 @@ impl Open {
         let node = nodes.get(self.node)?;
         let file = reopen(nodes, &node, self.flags)?;
         Ok(self.file.get_or_init(|| file).as_fd())
+    }
+
+    /// One that can be read, also where the application may only write.
+    pub(super) fn reader(&self, nodes: &Nodes) -> Result<BorrowedFd<'_>, Errno> {
+        if !self.flags.contains(OFlags::WRONLY) {
+            return self.file(nodes);
+        }
+        if let Some(reader) = self.reader.get() {
+            return Ok(reader.as_fd());
+        }
+        let node = nodes.get(self.node)?;
+        let reader = reopen(nodes, &node, OFlags::RDONLY)?;
+        Ok(self.reader.get_or_init(|| reader).as_fd())
     }
 }
 
@@ -103,12 +120,23 @@ impl OpenFiles {
                 node: words[0].load(Ordering::Acquire),
                 flags: OFlags::from_bits_retain(u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)),
                 kind: Kind::of(word),
+                era: words[2].load(Ordering::Acquire),
                 file: OnceLock::new(),
+                reader: OnceLock::new(),
             };
             map.lock(handle).insert(handle, Arc::new(open));
             last = slot.0;
         }
         Self { state, map, next: AtomicU32::new(last + 1) }
+    }
+
+    /// How often each node is open directly is not in its record.
+    pub(super) fn count_direct(&self, nodes: &Nodes) {
+        for open in self.all().iter().filter(|open| open.kind == Kind::Direct) {
+            if let Ok(node) = nodes.get(open.node) {
+                node.io().direct += 1;
+            }
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Open>> {
@@ -124,11 +152,13 @@ impl OpenFiles {
         let table = self.state.open_files();
         let slot: Slot = table.claim(self.next.fetch_add(1, Ordering::Relaxed), u64::MAX).ok_or(Errno::NFILE)?;
         let words = table.slot(slot);
+        let era = self.state.word(Word::Era).load(Ordering::Acquire);
+        words[2].store(era, Ordering::Release);
         words[1].store(u64::from(flags.bits()) | (kind as u64) << 32, Ordering::Release);
         words[0].store(node, Ordering::Release);
         let handle = u64::from(slot.0);
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let open = Arc::new(Open { handle, node, flags, kind, file });
+        let open = Arc::new(Open { handle, node, flags, kind, era, file, reader: OnceLock::new() });
         self.map.lock(handle).insert(handle, Arc::clone(&open));
         Ok(open)
     }

@@ -20,7 +20,7 @@ use super::session::{self, SessionError};
 use super::state::{State, StateError};
 use crate::control::service;
 use crate::keeper::message::{self, ToServer};
-use crate::rules::replay::line::LineError;
+use crate::rules::replay::line::{self, LineError};
 use crate::sys::fd::Wait;
 
 /// Everything a file system is made of.
@@ -29,6 +29,9 @@ pub struct Parts {
     /// The directory whose files are shown; a private mount.
     pub source: OwnedFd,
     pub state: Arc<State>,
+    /// What a power cut takes back, and the bytes of fakes.
+    pub undo: OwnedFd,
+    pub memory: OwnedFd,
     /// Listens for control connections; they wait while there is no server.
     pub control: OwnedFd,
     pub config: MountConfig,
@@ -87,7 +90,8 @@ fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> R
             None
         }
     };
-    session::run(Adapter::new(fs), connection, state, threads, |_notifier| {
+    session::run(Adapter::new(Arc::clone(&fs)), connection, state, threads, |notifier| {
+        fs.device().speaks_by(notifier);
         // Without a keeper the mount is served all the same.
         keeper.ready().ok();
     })?;
@@ -130,7 +134,7 @@ type Built = (Arc<Interposer>, OwnedFd, Option<Arc<Exports>>);
 
 /// The file system, with the rules that are in force.
 fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
-    let Parts { source, state, control, config, keeper } = parts;
+    let Parts { source, state, undo, memory, control, config, keeper } = parts;
     let connection = connection.try_clone().map_err(ServeError::TakeOver)?;
     let about = About {
         source: config.source.to_path_buf(),
@@ -152,6 +156,8 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         held,
         ttl: config.attr_timeout,
         about,
+        undo,
+        memory,
         state: Arc::clone(&state),
     })
     .map_err(ServeError::TakeOver)?;
@@ -163,11 +169,13 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         Some(path) => {
             let log = std::fs::read_to_string(&**path);
             let log = log.map_err(|source| ServeError::FaultLog { path: path.to_path_buf(), source })?;
-            fs.arm_replay(&log).map_err(|source| ServeError::Replay { path: path.to_path_buf(), source })?;
+            let entries = line::read_all(&log);
+            let entries = entries.map_err(|source| ServeError::Replay { path: path.to_path_buf(), source })?;
+            fs.arm_replay(&entries).map_err(ServeError::TakeOver)?;
         }
         None => {
             let rules = state.rules_text();
-            fs.arm_text(&String::from_utf8_lossy(&rules)).map_err(ServeError::Rules)?;
+            fs.arm_kept(&String::from_utf8_lossy(&rules)).map_err(ServeError::Rules)?;
         }
     }
     Ok((fs, control, exports))
@@ -192,7 +200,7 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
             return Err(ServeError::Unexpected("something before the start"));
         }
     };
-    let Ok([connection, source, state, _undo, _memory, control, config]) = <[OwnedFd; 7]>::try_from(descriptors) else {
+    let Ok([connection, source, state, undo, memory, control, config]) = <[OwnedFd; 7]>::try_from(descriptors) else {
         return Err(ServeError::Unexpected("a start without its descriptors"));
     };
     let mut held = Vec::with_capacity(count);
@@ -210,7 +218,7 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
     let state = State::open(state.as_fd())?;
     let config = read_config(config).map_err(ServeError::TakeOver)?;
     let keeper = Arc::new(KeeperLink::new(socket, held));
-    Ok((connection, Parts { source, state, control, config, keeper }))
+    Ok((connection, Parts { source, state, undo, memory, control, config, keeper }))
 }
 
 fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {

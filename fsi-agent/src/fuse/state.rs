@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::rules::decision::Counters;
 use crate::sys::memory::SharedWords;
+use crate::throttle::bucket::Level;
 
 pub use self::nodes::{MAX_HANDLE_BYTES, NodeRecord};
 pub use self::table::{Slot, Table};
@@ -30,6 +31,10 @@ pub use self::table::{Slot, Table};
 pub const LAYOUT: u64 = 0x4653_4953_0000_0001;
 
 const HEADER: usize = 4096;
+/// How many levels of buckets there are, then tokens and time of each.
+const LEVELS: usize = 64;
+/// Levels that are kept; buckets past them begin empty with each server.
+const MAX_LEVELS: usize = 200;
 const INIT: usize = 512;
 const INIT_REPLY: usize = 1024;
 const BLOB: usize = 512;
@@ -156,6 +161,33 @@ impl State {
     /// When it is too long.
     pub fn set_init_reply(&self, bytes: &[u8]) -> Result<(), StateError> {
         self.set_blob(INIT_REPLY, "the answer to INIT", bytes)
+    }
+
+    /// What the buckets of throttles hold, for a successor.
+    pub fn set_levels(&self, levels: impl Iterator<Item = Level>) {
+        let (count, words) = self.level_words();
+        let mut kept = 0;
+        for (pair, (tokens, at_ns)) in words.chunks_exact(2).zip(levels) {
+            pair[0].store(tokens.cast_unsigned(), Ordering::Relaxed);
+            pair[1].store(at_ns, Ordering::Relaxed);
+            kept += 1;
+        }
+        count.store(kept, Ordering::Release);
+    }
+
+    /// What the server before left in them.
+    #[must_use]
+    pub fn levels(&self) -> Vec<Level> {
+        let (count, words) = self.level_words();
+        let kept = usize::try_from(count.load(Ordering::Acquire)).unwrap_or(0);
+        let level =
+            |pair: &[AtomicU64]| (pair[0].load(Ordering::Relaxed).cast_signed(), pair[1].load(Ordering::Relaxed));
+        words.chunks_exact(2).take(kept).map(level).collect()
+    }
+
+    fn level_words(&self) -> (&AtomicU64, &[AtomicU64]) {
+        let words = self.memory.words();
+        (&words[LEVELS], &words[LEVELS + 1..=LEVELS + 2 * MAX_LEVELS])
     }
 
     fn blob(&self, at: usize) -> Vec<u8> {

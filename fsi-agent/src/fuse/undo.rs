@@ -14,6 +14,8 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom};
 
+use super::extent::seek;
+
 /// Ranges that may be kept at once.
 const MAX_ENTRIES: u64 = 1 << 20;
 const ENTRY: u64 = 64;
@@ -49,6 +51,8 @@ struct Node {
     entries: Vec<Entry>,
     /// Ranges kept: start, end.
     kept: BTreeMap<u64, u64>,
+    /// Where the furthest change since the last sync ends; of changes before this server, only those within the old size count.
+    reaches: u64,
 }
 
 /// The log of one mount. One caller at a time.
@@ -131,10 +135,10 @@ impl Undo {
         Ok(())
     }
 
-    /// Old bytes kept now.
+    /// Bytes that changed or were added since the last sync of their file.
     #[must_use]
-    pub const fn unsynced_bytes(&self) -> u64 {
-        self.bytes
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.nodes.values().map(Node::unsynced_bytes).sum()
     }
 
     /// Files that became durable because too much was kept.
@@ -180,6 +184,12 @@ impl Undo {
                 }
                 for (kind, start, end) in segments {
                     self.put(node, kind, start, end - start, old_size, file)?;
+                }
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.reaches = match len {
+                        u64::MAX => node.reaches.min(offset),
+                        len => node.reaches.max(offset.saturating_add(len)),
+                    };
                 }
                 return Ok(Kept::Yes);
             }
@@ -300,7 +310,12 @@ impl Undo {
 
 impl Node {
     const fn new(old_size: u64, since: u64) -> Self {
-        Self { old_size, since, entries: Vec::new(), kept: BTreeMap::new() }
+        Self { old_size, since, entries: Vec::new(), kept: BTreeMap::new(), reaches: 0 }
+    }
+
+    fn unsynced_bytes(&self) -> u64 {
+        let within: u64 = self.kept.iter().map(|(start, end)| end - start).sum();
+        within + self.reaches.saturating_sub(self.old_size)
     }
 
     fn add(&mut self, entry: Entry) {
@@ -362,15 +377,6 @@ fn segments(file: BorrowedFd<'_>, ranges: &[(u64, u64)]) -> io::Result<Vec<(u64,
         }
     }
     Ok(found)
-}
-
-/// `None`: there is none from there on.
-fn seek(file: impl std::os::fd::AsFd, to: SeekFrom) -> io::Result<Option<u64>> {
-    match rustix::fs::seek(file, to) {
-        Ok(at) => Ok(Some(at)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn read_entry(log: &File, slot: u64) -> io::Result<[u64; 8]> {

@@ -16,7 +16,9 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use super::KeeperError;
 use super::message::{self, ToServer};
 use crate::fuse::config::MountConfig;
+use crate::fuse::fake::Memory;
 use crate::fuse::state::{State, Word};
+use crate::fuse::undo::Undo;
 use crate::sys::fd::MAX_CARRIED;
 use crate::sys::mount::{self, Device, Unmount};
 
@@ -153,9 +155,7 @@ pub(super) fn unmount(device: Device, how: Unmount) -> io::Result<()> {
 }
 
 fn memory() -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
-    let undo = rustix::fs::memfd_create("fsi-undo", MemfdFlags::CLOEXEC)?;
-    let memory = rustix::fs::memfd_create("fsi-memory", MemfdFlags::CLOEXEC)?;
-    Ok((State::create()?, undo, memory))
+    Ok((State::create()?, Undo::create()?, Memory::create()?))
 }
 
 /// Device numbers come again: a socket that an earlier keeper left is nobody's.

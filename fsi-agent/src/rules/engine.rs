@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::decision::{Corruption, Counters, Decision, Effect, Facts, Fault, FaultKind, Request};
 use super::hash::{Draws, Hash};
 use super::model::{Injection, Portion, Rule, RuleSet};
-use super::op::OpSet;
+use super::op::{Op, OpSet};
+use crate::throttle::profile::DeviceOp;
 
 mod matching;
 
@@ -89,6 +90,11 @@ impl Engine {
                 self.apply_rule(rule, request, &mut decision);
             }
         }
+        if let Some((profile, op)) = self.set.profile.as_ref().zip(device_op(request.op)) {
+            let draw = self.draw("latency", profile.name, request, ordinal);
+            let latency = Duration::from_nanos(profile.latency_ns(op, draw));
+            decision.delay = decision.delay.saturating_add(latency);
+        }
         decision
     }
 
@@ -117,6 +123,11 @@ impl Engine {
         }
     }
 
+    /// What the profile delays, on any path.
+    fn device_ops(&self) -> OpSet {
+        if self.set.profile.is_some() { DEVICE_OPS } else { OpSet::EMPTY }
+    }
+
     /// A failed or untrue fsync loses what came before it, so that has to be kept until then.
     fn keeps_undo(&self, request: &Request<'_>) -> bool {
         OpSet::CHANGES_DATA.contains(request.op)
@@ -128,12 +139,27 @@ fn needs_undo(rule: &Rule) -> bool {
     matches!(rule.action.effect, Some(Injection::FailFsync(_) | Injection::LieFsync))
 }
 
+/// The operations that [`device_op`] knows.
+const DEVICE_OPS: OpSet = OpSet::EMPTY.with(Op::Read).with(Op::Write).with(Op::Fsync).with(Op::Fdatasync);
+
+/// What takes time on a device.
+const fn device_op(op: Op) -> Option<DeviceOp> {
+    match op {
+        Op::Read => Some(DeviceOp::Read),
+        Op::Write => Some(DeviceOp::Write),
+        Op::Fsync | Op::Fdatasync => Some(DeviceOp::Fsync),
+        _ => None,
+    }
+}
+
 /// The operations a rule has to see.
 fn sees(rule: &Rule) -> OpSet {
     match rule.action.effect {
-        Some(Injection::FailFsync(_) | Injection::LieFsync | Injection::LoseUntilFsync) => {
-            rule.matching.ops.union(OpSet::CHANGES_DATA)
+        // What makes a file durable has to be seen too.
+        Some(Injection::LoseUntilFsync) => {
+            rule.matching.ops.union(OpSet::CHANGES_DATA).with(Op::Fsync).with(Op::Fdatasync)
         }
+        Some(Injection::FailFsync(_) | Injection::LieFsync) => rule.matching.ops.union(OpSet::CHANGES_DATA),
         Some(
             Injection::Errno(_) | Injection::Short(_) | Injection::Corrupt(_) | Injection::Torn(_) | Injection::Abort,
         )
@@ -192,11 +218,11 @@ impl Decider for Engine {
     fn concern(&self, path: &[u8]) -> OpSet {
         let on_path =
             self.set.rules.iter().filter(|rule| rule.matching.path.as_ref().is_none_or(|globs| globs.matches(path)));
-        on_path.fold(OpSet::EMPTY, |ops, rule| ops.union(sees(rule)))
+        on_path.fold(self.device_ops(), |ops, rule| ops.union(sees(rule)))
     }
 
     fn concern_any(&self) -> OpSet {
-        self.set.rules.iter().fold(OpSet::EMPTY, |ops, rule| ops.union(sees(rule)))
+        self.set.rules.iter().fold(self.device_ops(), |ops, rule| ops.union(sees(rule)))
     }
 
     fn decide(&self, request: &Request<'_>, facts: &dyn Facts, since_armed: Duration) -> Decision {

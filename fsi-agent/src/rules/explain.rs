@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::engine::overlaps;
-use super::model::{Globs, Match, Rule, RuleSet};
+use super::model::{Fake, Globs, Match, Rule, RuleSet};
 use super::op::Op;
+use crate::summary::format;
 
 mod words;
 
@@ -71,6 +72,30 @@ pub struct Explained {
 #[must_use]
 pub fn explain(set: &RuleSet, question: &Question) -> Vec<Explained> {
     set.rules.iter().map(|rule| one(rule, question)).collect()
+}
+
+/// What a set consists of, in a few words.
+#[must_use]
+pub fn summary(set: &RuleSet) -> String {
+    let RuleSet { version: _, seed, rules, throttle, capacity, fake, profile } = set;
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let mut parts = vec![count(rules.len(), "rule"), format!("seed {seed}")];
+    if !throttle.is_empty() {
+        parts.push(count(throttle.len(), "throttle"));
+    }
+    if let Some(capacity) = capacity {
+        parts.push(format!("a capacity of {}", format::bytes(capacity.bytes)));
+    }
+    match fake {
+        Fake::None => {}
+        Fake::Null => parts.push("null data".to_owned()),
+        Fake::Memory => parts.push("data in memory".to_owned()),
+        Fake::Pattern => parts.push("pattern data".to_owned()),
+    }
+    if let Some(profile) = profile {
+        parts.push(format!("profile {}", profile.name));
+    }
+    parts.join(", ")
 }
 
 fn one(rule: &Rule, question: &Question) -> Explained {

@@ -9,6 +9,8 @@ use fsi_common::glob::Automaton;
 
 use crate::probe::options::GlobList;
 use crate::selection::glob::{self, GlobError, GlobStyle};
+use crate::throttle::ThrottleSpec;
+use crate::throttle::profile::Profile;
 
 use super::decision::Corrupt;
 use super::op::OpSet;
@@ -26,8 +28,16 @@ pub struct RuleSet {
     pub throttle: Vec<ThrottleSpec>,
     pub capacity: Option<Capacity>,
     pub fake: Fake,
-    /// The name of a device profile; which there are is not known here.
-    pub profile: Option<ProfileName>,
+    /// The device that the volume is to be as slow as.
+    pub profile: Option<Profile>,
+}
+
+impl RuleSet {
+    /// Whether what was not synced can be lost, so that it has to be kept what was there before.
+    #[must_use]
+    pub fn loses_unsynced(&self) -> bool {
+        self.rules.iter().any(|rule| rule.action.effect.as_ref().is_some_and(Injection::loses_unsynced))
+    }
 }
 
 /// Match x when x do.
@@ -146,6 +156,14 @@ pub enum Injection {
     Abort,
 }
 
+impl Injection {
+    /// Whether changes since the last sync may have to be undone.
+    #[must_use]
+    pub const fn loses_unsynced(&self) -> bool {
+        matches!(self, Self::FailFsync(_) | Self::LieFsync | Self::LoseUntilFsync)
+    }
+}
+
 /// How much of what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Portion {
@@ -154,35 +172,6 @@ pub enum Portion {
     Bytes(u64),
     /// Any amount is equally likely.
     Random,
-}
-
-/// A limit on bytes and operations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ThrottleSpec {
-    pub scope: Scope,
-    pub read_bytes_per_s: Option<u64>,
-    pub write_bytes_per_s: Option<u64>,
-    pub read_iops: Option<u64>,
-    pub write_iops: Option<u64>,
-    /// How long the rate may be saved up.
-    pub burst: Duration,
-    pub when_empty: WhenEmpty,
-}
-
-/// Who shares a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    File,
-    Volume,
-    Pod,
-}
-
-/// What becomes of an operation that there are no tokens for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenEmpty {
-    Wait,
-    /// `EAGAIN`, where the file was opened with `O_NONBLOCK`.
-    Again,
 }
 
 /// How much fits.
@@ -201,14 +190,6 @@ pub enum Fake {
     Null,
     Memory,
     Pattern,
-}
-
-/// A device by name, and where the text names it, for whoever knows the names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProfileName {
-    pub name: String,
-    pub line: usize,
-    pub column: usize,
 }
 
 /// Globs as written, and the automaton that runs them.

@@ -12,7 +12,7 @@ mod volume;
 
 use std::fmt;
 
-use super::model::{MAX_RULES, RuleSet};
+use super::model::{Fake, MAX_RULES, RuleSet};
 use fields::{Fields, Reader};
 use tree::Value;
 
@@ -99,6 +99,11 @@ fn whole(reader: &mut Reader, node: &tree::Node) -> Option<RuleSet> {
     set.capacity = fields.get("capacity").and_then(|node| volume::capacity(reader, node));
     set.fake = fields.get("fake").and_then(|node| volume::fake(reader, node)).unwrap_or_default();
     set.profile = fields.get("profile").and_then(|node| volume::profile(reader, node));
+    if let Some(node) = fields.get("fake").filter(|_| set.fake != Fake::None && set.loses_unsynced()) {
+        let sentence = "a fake has nothing to make durable, so `lose_until_fsync`, `fail_fsync` and `lie_fsync` mean nothing \
+                        beside it; take the rules or the fake out";
+        reader.wrong(node.at, sentence.to_owned());
+    }
     Some(set)
 }
 

@@ -8,6 +8,9 @@ use super::spec::{Direction, ThrottleSpec};
 
 const NS: i128 = 1_000_000_000;
 
+/// Whole tokens in a bucket, below zero when it owes some, and the monotonic time at which it had them.
+pub type Level = (i64, u64);
+
 /// Exact: levels are kept in tokens times nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -23,6 +26,22 @@ impl Bucket {
     pub fn new(rate_per_s: u64, burst_ns: u64, now_ns: u64) -> Self {
         let capacity = i128::from(rate_per_s) * i128::from(burst_ns);
         Self { rate: rate_per_s, capacity, level: capacity, at_ns: now_ns }
+    }
+
+    /// An empty bucket.
+    #[must_use]
+    pub fn empty(rate_per_s: u64, burst_ns: u64, now_ns: u64) -> Self {
+        Self { level: 0, ..Self::new(rate_per_s, burst_ns, now_ns) }
+    }
+
+    /// `(whole tokens, as of when)`: what a successor goes on from.
+    fn level(&self) -> Level {
+        (i64::try_from(self.level.div_euclid(NS)).unwrap_or(i64::MAX), self.at_ns)
+    }
+
+    fn set_level(&mut self, (tokens, at_ns): Level) {
+        self.level = self.capacity.min(i128::from(tokens) * NS);
+        self.at_ns = at_ns;
     }
 
     fn refill(&mut self, now_ns: u64) {
@@ -52,6 +71,11 @@ impl Bucket {
         self.level -= i128::from(cost) * NS;
     }
 
+    /// Gives back what was taken too much.
+    pub fn give_back(&mut self, cost: u64) {
+        self.level = self.capacity.min(self.level + i128::from(cost) * NS);
+    }
+
     /// Whether nothing is owed or used.
     fn is_full(&mut self, now_ns: u64) -> bool {
         self.refill(now_ns);
@@ -66,9 +90,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(bytes: Option<u64>, operations: Option<u64>, burst_ns: u64, now_ns: u64) -> Self {
-        let bucket = |rate| Bucket::new(rate, burst_ns, now_ns);
-        Self { bytes: bytes.map(bucket), operations: operations.map(bucket) }
+    fn new(bytes: Option<u64>, operations: Option<u64>, bucket: impl Fn(u64) -> Bucket) -> Self {
+        Self { bytes: bytes.map(&bucket), operations: operations.map(&bucket) }
     }
 
     fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
@@ -100,6 +123,10 @@ impl Pair {
     }
 }
 
+fn burst_ns(spec: &ThrottleSpec) -> u64 {
+    u64::try_from(spec.burst.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// All buckets of one limit.
 #[derive(Clone, Debug)]
 pub struct Buckets {
@@ -113,12 +140,35 @@ impl Buckets {
     /// Full buckets of that limit.
     #[must_use]
     pub fn new(spec: &ThrottleSpec, now_ns: u64) -> Self {
-        let burst_ns = u64::try_from(spec.burst.as_nanos()).unwrap_or(u64::MAX);
+        Self::with(spec, |rate| Bucket::new(rate, burst_ns(spec), now_ns))
+    }
+
+    /// Empty ones.
+    #[must_use]
+    pub fn empty(spec: &ThrottleSpec, now_ns: u64) -> Self {
+        Self::with(spec, |rate| Bucket::empty(rate, burst_ns(spec), now_ns))
+    }
+
+    fn with(spec: &ThrottleSpec, bucket: impl Fn(u64) -> Bucket) -> Self {
         Self {
-            read: Pair::new(spec.read_bytes_per_s, spec.read_iops, burst_ns, now_ns),
-            write: Pair::new(spec.write_bytes_per_s, spec.write_iops, burst_ns, now_ns),
-            total: Pair::new(spec.total_bytes_per_s, spec.total_iops, burst_ns, now_ns),
+            read: Pair::new(spec.read_bytes_per_s, spec.read_iops, &bucket),
+            write: Pair::new(spec.write_bytes_per_s, spec.write_iops, &bucket),
+            total: Pair::new(spec.total_bytes_per_s, spec.total_iops, &bucket),
             bytes_per_operation: spec.bytes_per_operation.unwrap_or(u64::MAX).max(1),
+        }
+    }
+
+    /// What each bucket holds, always in the same order.
+    pub fn levels(&self) -> impl Iterator<Item = Level> {
+        let pairs = [&self.read, &self.write, &self.total];
+        pairs.into_iter().flat_map(|pair| pair.bytes.iter().chain(&pair.operations)).map(Bucket::level)
+    }
+
+    /// Takes over what each bucket held; those that `levels` has nothing for are left as they are.
+    pub fn set_levels(&mut self, levels: &mut impl Iterator<Item = Level>) {
+        let pairs = [&mut self.read, &mut self.write, &mut self.total];
+        for (bucket, level) in pairs.into_iter().flat_map(Pair::buckets).zip(levels) {
+            bucket.set_level(level);
         }
     }
 
@@ -148,6 +198,16 @@ impl Buckets {
         let operations = self.operations(bytes);
         self.of(direction).take(bytes, operations);
         self.total.take(bytes, operations);
+    }
+
+    /// Gives back what bytes cost that were not moved after all; the operation was one all the same.
+    pub fn give_back(&mut self, direction: Direction, bytes: u64) {
+        if let Some(bucket) = &mut self.of(direction).bytes {
+            bucket.give_back(bytes);
+        }
+        if let Some(bucket) = &mut self.total.bytes {
+            bucket.give_back(bytes);
+        }
     }
 
     /// How much of the time of the scarcest bucket the request uses up.

@@ -212,3 +212,28 @@ fn files_at_rest_are_forgotten_first() {
     assert_eq!(throttle.submit(SECOND, 1, 1 << 40, 1, Direction::Read, 1, false), Admission::Now);
     assert_eq!((throttle.overflowed(), throttle.files.len()), (1, 1));
 }
+
+/// A server that is replaced again and again lets no more pass than one that lives.
+#[test]
+fn a_successor_goes_on_where_the_buckets_were() {
+    let specs = [spec(Scope::Volume, Some(1_000), None, 1_000), spec(Scope::File, None, Some(10), 1_000)];
+    let mut throttle = Throttle::new(&specs, 0);
+    let mut passed = 0;
+    for step in 0..100_u64 {
+        let now = step * SECOND / 10;
+        if throttle.submit(now, step, 1, 1, Direction::Read, 500, false) == Admission::Now {
+            passed += 500;
+        }
+        let levels: Vec<_> = throttle.levels().collect();
+        throttle = Throttle::resume(&specs, now, &levels);
+    }
+    assert!((9_000..=1_000 + 10_000 + 500).contains(&passed), "{passed}");
+}
+
+#[test]
+fn what_was_not_moved_is_given_back() {
+    let mut throttle = Throttle::new(&[spec(Scope::Volume, Some(1_000), None, 1_000)], 0);
+    assert_eq!(throttle.submit(0, 1, 1, 1, Direction::Read, 100_000, false), Admission::Now);
+    throttle.give_back(1, Direction::Read, 99_500);
+    assert_eq!(throttle.submit(0, 2, 1, 1, Direction::Read, 1, false), Admission::Now);
+}

@@ -1,9 +1,10 @@
-//! Bytes kept in bounded memory that outlives the server.
+//! Bytes kept in bounded memory that outlives the server, over what lies below.
 //!
 //! ```text
-//! | number of pages | for each page: file (0: free), index in the file | page 0 | page 1 | ...
+//! | for each page: file (0: free), index in the file | page 0 | page 1 | ...
 //! ```
-//! A page counts once its file's number is written, and that comes after its bytes.
+//! A page counts once its file's number is written, and that comes after its bytes. Bytes of a page that were never written are
+//! those of the backing file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,69 +12,111 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom};
+
+use crate::fuse::extent::seek;
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 const SLOT: u64 = 16;
+/// As many pages as there can be, whatever the bound: 16 GiB.
+const MAX_PAGES: u64 = 1 << 22;
+const PAGES_AT: u64 = MAX_PAGES * SLOT;
+
+/// Fills a buffer with the backing file's bytes from an offset on, and with zeros where it has none.
+pub(crate) type Below<'a> = dyn Fn(u64, &mut [u8]) -> io::Result<()> + 'a;
 
 /// The pages of all files of a mount. One caller at a time. Files have numbers other than 0.
 #[derive(Debug)]
 pub struct Memory {
     store: File,
-    pages: u64,
+    limit_pages: u64,
     taken: BTreeMap<(u64, u64), u64>,
     free: Vec<u64>,
+    next_slot: u64,
 }
 
 const fn slot_at(slot: u64) -> u64 {
-    PAGE + slot * SLOT
+    slot * SLOT
+}
+
+const fn page_at(slot: u64) -> u64 {
+    PAGES_AT + slot * PAGE
 }
 
 impl Memory {
-    /// Empty memory of at most so many bytes, for the keeper to hold.
+    /// Empty memory, for the keeper to hold.
     ///
     /// # Errors
     /// When the kernel has no memory for it.
-    pub fn create(limit_bytes: u64) -> io::Result<OwnedFd> {
-        let pages = limit_bytes / PAGE;
-        let store = File::from(rustix::fs::memfd_create("fsi-memory", MemfdFlags::CLOEXEC)?);
-        store.set_len(slot_at(pages).next_multiple_of(PAGE) + pages * PAGE)?;
-        store.write_all_at(&pages.to_le_bytes(), 0)?;
-        Ok(store.into())
+    pub fn create() -> io::Result<OwnedFd> {
+        let store = rustix::fs::memfd_create("fsi-memory", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&store, page_at(MAX_PAGES))?;
+        Ok(store)
     }
 
-    /// Takes over the memory with what is in it.
+    /// Takes over the memory with what is in it; at most so many bytes are taken from now on.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn open(store: OwnedFd) -> io::Result<Self> {
+    pub fn open(store: OwnedFd, limit_bytes: u64) -> io::Result<Self> {
         let store = File::from(store);
-        let pages = read_word(&store, 0)?;
-        let mut memory = Self { store, pages, taken: BTreeMap::new(), free: Vec::new() };
-        let mut table = vec![0; usize::try_from(pages * SLOT).map_err(io::Error::other)?];
-        memory.store.read_exact_at(&mut table, slot_at(0))?;
-        for (slot, words) in (0..).zip(table.chunks_exact(16)) {
-            let (file, index) = words.split_at(8);
-            match u64::from_le_bytes(file.try_into().map_err(io::Error::other)?) {
-                0 => memory.free.push(slot),
-                file => {
-                    let index = u64::from_le_bytes(index.try_into().map_err(io::Error::other)?);
-                    memory.taken.insert((file, index), slot);
+        let limit_pages = (limit_bytes / PAGE).min(MAX_PAGES);
+        let mut memory = Self { store, limit_pages, taken: BTreeMap::new(), free: Vec::new(), next_slot: 0 };
+        memory.load()?;
+        Ok(memory)
+    }
+
+    fn load(&mut self) -> io::Result<()> {
+        let mut at = 0;
+        // Slots are taken from the lowest on, so the rest of the table is a hole.
+        while let Some(data) = seek(&self.store, SeekFrom::Data(at))?.filter(|data| *data < PAGES_AT) {
+            let end = seek(&self.store, SeekFrom::Hole(data))?.unwrap_or(PAGES_AT).min(PAGES_AT);
+            let mut table = vec![0; usize::try_from(end - data).map_err(io::Error::other)?];
+            self.store.read_exact_at(&mut table, data)?;
+            for (slot, words) in (data / SLOT..).zip(table.chunks_exact(16)) {
+                let (file, index) = words.split_at(8);
+                let file = u64::from_le_bytes(file.try_into().map_err(io::Error::other)?);
+                let index = u64::from_le_bytes(index.try_into().map_err(io::Error::other)?);
+                if file != 0 {
+                    self.taken.insert((file, index), slot);
+                    self.next_slot = slot + 1;
                 }
             }
+            at = end;
         }
-        // Whoever was here before may have been killed between the bytes of a page and its number.
-        for run in memory.free.chunk_by(|slot, next| slot + 1 == *next) {
-            memory.punch(memory.page_at(run[0]), run.len() as u64 * PAGE)?;
-        }
-        memory.free.reverse();
-        Ok(memory)
+        let taken: std::collections::HashSet<u64> = self.taken.values().copied().collect();
+        self.free = (0..self.next_slot).filter(|slot| !taken.contains(slot)).collect();
+        Ok(())
+    }
+
+    /// Changes the bound; what is taken stays.
+    pub fn set_limit(&mut self, limit_bytes: u64) {
+        self.limit_pages = (limit_bytes / PAGE).min(MAX_PAGES);
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget(store: &OwnedFd) -> io::Result<()> {
+        rustix::fs::ftruncate(store, 0)?;
+        Ok(rustix::fs::ftruncate(store, page_at(MAX_PAGES))?)
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(&self.store, flags, offset, len)?)
+    }
+
+    fn slot(&mut self) -> Option<u64> {
+        if self.taken.len() as u64 >= self.limit_pages {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or(self.next_slot);
+        self.next_slot = self.next_slot.max(slot + 1);
+        Some(slot)
     }
 
     /// Bytes taken.
@@ -85,33 +128,35 @@ impl Memory {
     /// Bytes there are.
     #[must_use]
     pub const fn limit(&self) -> u64 {
-        self.pages * PAGE
-    }
-
-    const fn page_at(&self, slot: u64) -> u64 {
-        slot_at(self.pages).next_multiple_of(PAGE) + slot * PAGE
+        self.limit_pages * PAGE
     }
 
     /// Writes, as far as there is memory; how many bytes.
     ///
     /// # Errors
     /// `ENOSPC` when there is none for the first byte.
-    pub fn write(&mut self, file: u64, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write(&mut self, file: u64, offset: u64, bytes: &[u8], below: &Below<'_>) -> io::Result<usize> {
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done as u64;
-            let within = at % PAGE;
-            let len = usize::try_from(PAGE - within).unwrap_or(0).min(bytes.len() - done);
-            let key = (file, at / PAGE);
-            let known = self.taken.get(&key).copied();
-            let Some(slot) = known.or_else(|| self.free.pop()) else { break };
-            self.store.write_all_at(&bytes[done..done + len], self.page_at(slot) + within)?;
-            if known.is_none() {
-                self.store.write_all_at(&key.1.to_le_bytes(), slot_at(slot) + 8)?;
+            let (index, within) = (at / PAGE, usize::try_from(at % PAGE).unwrap_or(0));
+            let part = &bytes[done..bytes.len().min(done + PAGE_BYTES - within)];
+            if let Some(slot) = self.taken.get(&(file, index)) {
+                self.store.write_all_at(part, page_at(*slot) + within as u64)?;
+            } else if let Some(slot) = self.slot() {
+                let mut page = [0; PAGE_BYTES];
+                if part.len() < PAGE_BYTES {
+                    below(index * PAGE, &mut page)?;
+                }
+                page[within..within + part.len()].copy_from_slice(part);
+                self.store.write_all_at(&page, page_at(slot))?;
+                self.store.write_all_at(&index.to_le_bytes(), slot_at(slot) + 8)?;
                 self.store.write_all_at(&file.to_le_bytes(), slot_at(slot))?;
-                self.taken.insert(key, slot);
+                self.taken.insert((file, index), slot);
+            } else {
+                break;
             }
-            done += len;
+            done += part.len();
         }
         if done == 0 && !bytes.is_empty() {
             return Err(rustix::io::Errno::NOSPC.into());
@@ -119,11 +164,11 @@ impl Memory {
         Ok(done)
     }
 
-    /// Reads; what was never written is zeros. The end of the file is the caller's to know.
+    /// Reads. The end of the file is the caller's to know.
     ///
     /// # Errors
-    /// When the memory cannot be read.
-    pub fn read(&self, file: u64, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    /// When the memory or what lies below cannot be read.
+    pub fn read(&self, file: u64, offset: u64, buffer: &mut [u8], below: &Below<'_>) -> io::Result<()> {
         let mut done = 0;
         while done < buffer.len() {
             let at = offset + done as u64;
@@ -131,15 +176,16 @@ impl Memory {
             let len = usize::try_from(PAGE - within).unwrap_or(0).min(buffer.len() - done);
             let part = &mut buffer[done..done + len];
             match self.taken.get(&(file, at / PAGE)) {
-                Some(slot) => self.store.read_exact_at(part, self.page_at(*slot) + within)?,
-                None => part.fill(0),
+                Some(slot) => self.store.read_exact_at(part, page_at(*slot) + within)?,
+                None => below(at, part)?,
             }
             done += len;
         }
         Ok(())
     }
 
-    /// Zeros from `start` to `end`; whole pages are free again. For truncation (to `u64::MAX`), punched holes, files that are gone.
+    /// Zeros from `start` to `end`; whole pages are free again, and the caller sees to what lies below. For truncation (to
+    /// `u64::MAX`), punched holes, files that are gone.
     ///
     /// # Errors
     /// When the memory cannot be written.
@@ -154,20 +200,13 @@ impl Memory {
             let first = key.1 * PAGE;
             let from = start.max(first) - first;
             let to = end.min(first.saturating_add(PAGE)) - first;
-            // A free page is a clean page, whenever we are killed.
-            self.punch(self.page_at(slot) + from, to - from)?;
             if to - from == PAGE {
                 self.store.write_all_at(&0_u64.to_le_bytes(), slot_at(slot))?;
                 self.taken.remove(&key);
                 self.free.push(slot);
             }
+            self.punch(page_at(slot) + from, to - from)?;
         }
         Ok(())
     }
-}
-
-fn read_word(store: &File, at: u64) -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    store.read_exact_at(&mut bytes, at)?;
-    Ok(u64::from_le_bytes(bytes))
 }

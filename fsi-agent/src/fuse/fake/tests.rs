@@ -30,8 +30,10 @@ proptest! {
     fn memory_holds_what_was_written(
         steps in prop::collection::vec((1_u64..3, 0_u64..40_000, 0_u64..10_000, any::<u8>(), any::<bool>(), any::<bool>()), 1..40),
     ) {
-        let store = Memory::create(12 * PAGE).unwrap();
-        let open = || Memory::open(store.try_clone().unwrap()).unwrap();
+        let store = Memory::create().unwrap();
+        let open = || Memory::open(store.try_clone().unwrap(), 12 * PAGE).unwrap();
+        // Whole pages that are cleared are those below again: the file there was cut as well.
+        let below = |_at: u64, buffer: &mut [u8]| { buffer.fill(0); Ok(()) };
         let mut memory = open();
         let mut model = [vec![0; 60_000], vec![0; 60_000]];
         for (file, offset, len, byte, write, successor) in steps {
@@ -39,7 +41,7 @@ proptest! {
             let model_of = &mut model[usize::try_from(file - 1).unwrap()];
             let len_bytes = usize::try_from(len).unwrap();
             if write {
-                match memory.write(file, offset, &vec![byte; len_bytes]) {
+                match memory.write(file, offset, &vec![byte; len_bytes], &below) {
                     Ok(done) => model_of[at..at + done].fill(byte),
                     Err(error) => {
                         prop_assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
@@ -58,7 +60,7 @@ proptest! {
         }
         for (file, expected) in (1..).zip(&model) {
             let mut found = vec![1; expected.len()];
-            memory.read(file, 0, &mut found).unwrap();
+            memory.read(file, 0, &mut found, &below).unwrap();
             prop_assert!(&found == expected);
             memory.clear(file, 0, u64::MAX).unwrap();
         }
@@ -85,4 +87,20 @@ fn sizes_only_grow_by_writing_and_cost_nothing() {
     assert_eq!(sizes.readable(file.as_fd(), 399_990, 100).unwrap(), 10);
     sizes.set(file.as_fd(), 5).unwrap();
     assert_eq!(sizes.readable(file.as_fd(), 9, 100).unwrap(), 0);
+}
+
+#[test]
+fn what_was_not_written_lies_below() {
+    let below = |at: u64, buffer: &mut [u8]| {
+        buffer.iter_mut().zip(at..).for_each(|(byte, at)| *byte = u8::try_from(at % 251).unwrap_or(0));
+        Ok(())
+    };
+    let mut memory = Memory::open(Memory::create().unwrap(), 3 * PAGE).unwrap();
+    memory.write(7, PAGE - 2, &[255; 4], &below).unwrap();
+    let mut found = vec![0; 3 * 4096];
+    memory.read(7, 0, &mut found, &below).unwrap();
+    let mut expected = vec![0; 3 * 4096];
+    below(0, &mut expected).unwrap();
+    expected[4094..4098].fill(255);
+    assert!(found == expected);
 }

@@ -1,12 +1,16 @@
 //! Bytes: read, write, fsync, fallocate, seek, copy. Only for files that are not open in passthrough, but for fsync and its kin.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::bytes::both;
 use super::{Ask, Call, Interposer, On, Outcome, Way};
+use crate::fuse::node::errno_of;
+use crate::fuse::open_files::Open;
+use crate::fuse::volume::Fake;
 use crate::rules::corrupt;
 use crate::rules::decision::Effect;
 use crate::rules::op::Op;
@@ -31,28 +35,34 @@ pub enum SetId {
 }
 
 impl Interposer {
-    pub fn read<A>(self: &Arc<Self>, call: Call, number: u64, handle: u64, offset: u64, size: u32, answer: A)
-    where
+    #[expect(clippy::too_many_arguments, reason = "what pread(2) takes, and who asks")]
+    pub fn read<A>(
+        self: &Arc<Self>,
+        call: Call,
+        number: u64,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        flags: OFlags,
+        answer: A,
+    ) where
         A: FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
     {
-        let ask = Ask::new(Op::Read, On::Node(number)).of(handle).at(offset, u64::from(size));
+        let ask = Ask::new(Op::Read, On::Node(number)).of(handle).at(offset, u64::from(size)).with(flags);
         self.run(
             call,
             &ask,
             |way| {
                 let open = self.open_files.get(handle)?;
-                let file = open.file(&self.nodes)?;
                 let size = match way.decision.effect {
                     Effect::Short(bytes) => u64::from(size).min(bytes),
                     _ => u64::from(size),
                 };
-                let mut buffer = vec![0; usize::try_from(size).unwrap_or(0)];
-                let length = read_all(file, &mut buffer, offset)?;
-                buffer.truncate(length);
+                let mut bytes = self.fetch(way, &open, offset, size)?;
                 if let Effect::Corrupt(corruption) = &way.decision.effect {
-                    corrupt::apply(corruption, offset, &mut buffer);
+                    corrupt::apply(corruption, offset, &mut bytes);
                 }
-                Ok(buffer)
+                Ok(bytes)
             },
             answer,
         );
@@ -66,25 +76,44 @@ impl Interposer {
         handle: u64,
         offset: u64,
         data: &[u8],
+        flags: OFlags,
         set_id: SetId,
         answer: A,
     ) where
         A: FnOnce(Result<Count, Errno>) + Send + 'static,
     {
-        let ask = Ask::new(Op::Write, On::Node(number)).of(handle).at(offset, data.len() as u64);
+        let ask = Ask::new(Op::Write, On::Node(number)).of(handle).at(offset, data.len() as u64).with(flags);
         self.run(
             call,
             &ask,
             |way| {
                 let open = self.open_files.get(handle)?;
-                let file = open.file(&self.nodes)?;
                 match set_id {
-                    SetId::Keep => write_as(way, file, data, offset),
-                    SetId::Clear => caller::clearing_setid(|| write_as(way, file, data, offset)),
+                    SetId::Keep => self.write_as(way, &open, offset, data),
+                    SetId::Clear => caller::clearing_setid(|| self.write_as(way, &open, offset, data)),
                 }
             },
             answer,
         );
+    }
+
+    fn write_as(&self, way: &Way<'_>, open: &Open, offset: u64, data: &[u8]) -> Result<Count, Errno> {
+        let cut = |bytes: u64| &data[..data.len().min(usize::try_from(bytes).unwrap_or(usize::MAX))];
+        match &way.decision.effect {
+            Effect::Short(bytes) => self.put(way, open, offset, cut(*bytes)).map(Count),
+            Effect::Torn(bytes) => {
+                self.put(way, open, offset, cut(*bytes))?;
+                Ok(Count(data.len() as u64))
+            }
+            Effect::Corrupt(corruption) => {
+                let mut changed = data.to_vec();
+                corrupt::apply(corruption, offset, &mut changed);
+                self.put(way, open, offset, &changed).map(Count)
+            }
+            Effect::Done | Effect::Fail(_) | Effect::Abort | Effect::FailFsync(_) | Effect::LieFsync => {
+                self.put(way, open, offset, data).map(Count)
+            }
+        }
     }
 
     pub fn flush<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
@@ -113,12 +142,21 @@ impl Interposer {
 
     fn sync(&self, way: &Way<'_>, handle: u64, only_data: bool) -> Result<(), Errno> {
         let open = self.open_files.get(handle)?;
+        self.is_live(&open)?;
         let file = open.file(&self.nodes)?;
-        match way.decision.effect {
-            Effect::FailFsync(errno) => Err(Errno::from_raw_os_error(errno)),
-            Effect::LieFsync => Ok(()),
-            _ if only_data => rustix::fs::fdatasync(file),
-            _ => rustix::fs::fsync(file),
+        let sync = || if only_data { rustix::fs::fdatasync(file) } else { rustix::fs::fsync(file) };
+        match (way.decision.effect.clone(), &way.armed.volume.durability) {
+            (Effect::FailFsync(errno), durability) => {
+                if let Some(durability) = durability {
+                    let file = both(self, open.node)?;
+                    self.taken_back(way, &file, || durability.revert(open.node, file.as_fd()))?;
+                    self.device().forget_cached(vec![open.node]);
+                }
+                Err(Errno::from_raw_os_error(errno))
+            }
+            (Effect::LieFsync, _) => Ok(()),
+            (_, Some(durability)) => durability.sync(open.node, sync),
+            (_, None) => sync(),
         }
     }
 
@@ -139,10 +177,9 @@ impl Interposer {
         self.run(
             call,
             &ask,
-            |_way| {
+            |way| {
                 let open = self.open_files.get(handle)?;
-                let file = open.file(&self.nodes)?;
-                rustix::fs::fallocate(file, FallocateFlags::from_bits_retain(mode), offset, len)
+                self.allocate(way, &open, FallocateFlags::from_bits_retain(mode), offset, len)
             },
             answer,
         );
@@ -156,9 +193,13 @@ impl Interposer {
         self.run(
             call,
             &ask,
-            |_way| {
+            |way| {
                 let open = self.open_files.get(handle)?;
+                self.is_live(&open)?;
                 let file = open.file(&self.nodes)?;
+                if let Some(fake) = &way.armed.volume.fake {
+                    return seek_fake(fake, file, offset, whence);
+                }
                 let to = match whence {
                     libc::SEEK_DATA => SeekFrom::Data(offset),
                     libc::SEEK_HOLE => SeekFrom::Hole(offset),
@@ -190,14 +231,12 @@ impl Interposer {
             &ask,
             |_way| {
                 // Where a rule wants to see reads or writes, the caller falls back to them.
-                let watched = [Op::Read, Op::Write].into_iter().collect();
-                if self.armed().any.intersects(watched)
-                    && [from.0, to.0].iter().any(|number| self.concern(|| self.nodes.path(*number)).intersects(watched))
-                {
+                if [from.0, to.0].into_iter().any(|number| self.is_watched(number)) {
                     return Err(Errno::OPNOTSUPP);
                 }
                 let source = self.open_files.get(from.1)?;
                 let target = self.open_files.get(to.1)?;
+                self.is_live(&source).and_then(|()| self.is_live(&target))?;
                 let (mut read, mut written) = (from_offset, to_offset);
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 let source = source.file(&self.nodes)?;
@@ -210,48 +249,13 @@ impl Interposer {
     }
 }
 
-fn read_all(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(length) => done += length,
-            Err(Errno::INTR) => {}
-            Err(error) if done == 0 => return Err(error),
-            Err(_later) => break,
-        }
+/// A fake has data everywhere up to its end.
+fn seek_fake(fake: &Fake, file: BorrowedFd<'_>, offset: u64, whence: i32) -> Result<Count, Errno> {
+    let left = fake.sizes().readable(file, offset, u64::MAX).map_err(|error| errno_of(&error))?;
+    match whence {
+        _ if left == 0 => Err(Errno::NXIO),
+        libc::SEEK_DATA => Ok(Count(offset)),
+        libc::SEEK_HOLE => Ok(Count(offset + left)),
+        _ => Err(Errno::INVAL),
     }
-    Ok(done)
-}
-
-fn write_as(way: &Way<'_>, file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<Count, Errno> {
-    let cut = |bytes: u64| &data[..data.len().min(usize::try_from(bytes).unwrap_or(usize::MAX))];
-    match &way.decision.effect {
-        Effect::Short(bytes) => write_all(file, cut(*bytes), offset),
-        Effect::Torn(bytes) => {
-            write_all(file, cut(*bytes), offset)?;
-            Ok(Count(data.len() as u64))
-        }
-        Effect::Corrupt(corruption) => {
-            let mut changed = data.to_vec();
-            corrupt::apply(corruption, offset, &mut changed);
-            write_all(file, &changed, offset)
-        }
-        Effect::Done | Effect::Fail(_) | Effect::Abort | Effect::FailFsync(_) | Effect::LieFsync => {
-            write_all(file, data, offset)
-        }
-    }
-}
-
-fn write_all(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<Count, Errno> {
-    let mut done = 0;
-    while done < data.len() {
-        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
-            Ok(length) => done += length,
-            Err(Errno::INTR) => {}
-            Err(error) if done == 0 => return Err(error),
-            Err(_later) => break,
-        }
-    }
-    Ok(Count(done as u64))
 }

@@ -1,12 +1,14 @@
 //! Attributes: getattr, chmod, chown, truncate, utimens, readlink, statfs.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, StatVfs, Statx, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Ask, Call, Interposer, On, Outcome};
+use super::{Ask, Call, Interposer, On, Outcome, Way};
 use crate::fuse::node::Node;
 use crate::fuse::open_files::{object_path, reopen};
 use crate::rules::op::Op;
@@ -73,16 +75,16 @@ impl Interposer {
         self.run(
             call,
             &ask,
-            move |_way| {
+            move |way| {
                 let node = self.nodes.get(number)?;
-                self.change(call, &node, &change)?;
+                self.change(call, way, &node, &change)?;
                 self.attributes(&node)
             },
             answer,
         );
     }
 
-    fn change(&self, call: Call, node: &Node, change: &Change) -> Result<(), Errno> {
+    fn change(&self, call: Call, way: &Way<'_>, node: &Node, change: &Change) -> Result<(), Errno> {
         let Change { mode, uid, gid, size, times, handle } = change;
         let file = self.nodes.file(node)?;
         if uid.is_some() || gid.is_some() {
@@ -95,9 +97,10 @@ impl Interposer {
         if let Some(size) = size {
             let cut = || match handle.and_then(|handle| self.open_files.get(handle).ok()) {
                 Some(open) if open.flags.intersects(OFlags::WRONLY | OFlags::RDWR) => {
-                    rustix::fs::ftruncate(open.file(&self.nodes)?, *size)
+                    self.is_live(&open)?;
+                    self.resize(way, node, open.file(&self.nodes)?, *size)
                 }
-                Some(_) | None => rustix::fs::ftruncate(reopen(&self.nodes, node, OFlags::WRONLY)?, *size),
+                Some(_) | None => self.resize(way, node, reopen(&self.nodes, node, OFlags::WRONLY)?.as_fd(), *size),
             };
             // fuser does not say whether the caller may keep the bits, so it is looked up where there are any.
             let bits = self.stat(node)?.stx_mode & SET_ID_BITS != 0;
@@ -136,9 +139,20 @@ impl Interposer {
         self.run(
             call,
             &Ask::new(Op::Statfs, On::Node(number)),
-            |_way| {
+            |way| {
                 let node = self.nodes.get(number)?;
-                rustix::fs::fstatvfs(self.nodes.file(&node)?)
+                let mut stat = rustix::fs::fstatvfs(self.nodes.file(&node)?)?;
+                let volume = &way.armed.volume;
+                let memory = volume.fake.as_ref().and_then(|fake| fake.memory()).map(|m| (m.limit(), m.used()));
+                let limit = volume.capacity.as_ref().map(|c| (c.limit(), self.used().load(Ordering::Acquire)));
+                if let Some((limit, used)) = memory.or(limit) {
+                    let free = limit.saturating_sub(used) / stat.f_frsize.max(1);
+                    stat.f_blocks = limit / stat.f_frsize.max(1);
+                    // A capacity promises no more than the disk below has.
+                    let free = if memory.is_some() { free } else { free.min(stat.f_bavail) };
+                    (stat.f_bfree, stat.f_bavail) = (free, free);
+                }
+                Ok(stat)
             },
             answer,
         );

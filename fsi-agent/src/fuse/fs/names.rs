@@ -187,9 +187,11 @@ impl Interposer {
                 self.keep_open(gone);
                 match rustix::fs::unlinkat(at, name, flags) {
                     // The server that was killed had removed it.
-                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => Ok(()),
-                    removed => removed,
+                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => {}
+                    removed => removed?,
                 }
+                self.nodes.get(gone).ok().inspect(|node| self.has_ended(node));
+                Ok(())
             },
             answer,
         );
@@ -253,6 +255,8 @@ impl Interposer {
                 self.nodes.moved(moved, new_parent, new_name);
                 if exchange {
                     self.nodes.moved(replaced, parent, name);
+                } else if replaced != moved {
+                    self.nodes.get(replaced).ok().inspect(|node| self.has_ended(node));
                 }
                 Ok(())
             },

@@ -3,16 +3,17 @@
 //! The kernel wants all descriptors of an inode to agree: while one is open in passthrough, each other must name the same backing
 //! file. So the first open of an inode decides, and a later one that must be watched reads and writes through us but keeps the number.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::{Ask, Call, Interposer, On, Outcome};
+use super::{Ask, Call, DATA, Interposer, On, Outcome};
 use crate::fuse::keeper_link::Keeper;
 use crate::fuse::node::{Node, STATX};
 use crate::fuse::open_files::{Kind, reopen};
-use crate::rules::op::{Op, OpSet};
+use crate::rules::op::Op;
 use crate::sys::caller;
 
 /// An answer to open.
@@ -38,11 +39,6 @@ pub struct Created {
 
 impl Outcome for Created {}
 
-/// Operations that a file's data is read, written or made durable by.
-fn data_operations() -> OpSet {
-    [Op::Read, Op::Write].into_iter().collect()
-}
-
 impl Interposer {
     /// open(2) of a file that exists.
     pub fn open<A>(self: &Arc<Self>, call: Call, number: u64, flags: OFlags, answer: A)
@@ -63,7 +59,7 @@ impl Interposer {
 
     fn open_node(&self, call: Call, node: &Node, flags: OFlags) -> Result<Opened, Errno> {
         let concern = self.concern(|| self.nodes.path(node.number));
-        let concerned = concern.intersects(data_operations());
+        let concerned = concern.intersects(DATA) || self.armed().volume.sees_data();
         let wants_flush = concern.contains(Op::Flush);
         let mut io = node.io();
         if io.passthrough == 0 && io.direct == 0 && !concerned && self.device().passthrough() {
@@ -143,7 +139,7 @@ impl Interposer {
                 let node = self.nodes.get(entry.number)?;
                 if flags.contains(OFlags::TRUNC) {
                     let file = reopen(&self.nodes, &node, OFlags::WRONLY)?;
-                    rustix::fs::ftruncate(&file, 0)?;
+                    self.resize(way, &node, file.as_fd(), 0)?;
                 }
                 match self.open_node(call, &node, flags) {
                     Ok(opened) => Ok(Created { entry, opened }),
@@ -174,9 +170,14 @@ impl Interposer {
                 self.nodes.record(&node).set_backing(io.backing.unwrap_or(0), io.passthrough);
             }
             Kind::Direct => io.direct = io.direct.saturating_sub(1),
-            Kind::Directory => {}
+            Kind::Directory => return,
         }
-        if io.passthrough + io.direct == 0
+        let is_last = io.passthrough + io.direct == 0;
+        drop(io);
+        if is_last {
+            self.has_ended(&node);
+        }
+        if is_last
             && self.nodes.record(&node).is_nameless()
             && let Err(error) = Keeper::drop(&*self.keeper, open.node)
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Ask, Call, Interposer, On};
+use super::{Ask, Call, Interposer};
 use crate::clock;
 use crate::fuse::node::Node;
 use crate::fuse::open_files::{Kind, Open};
@@ -30,11 +30,7 @@ pub(super) struct About {
 
 impl Ask<'_> {
     pub(super) fn owned(&self) -> About {
-        let ino = match self.on {
-            On::Node(number) => number,
-            On::Name(..) => 0,
-        };
-        About { op: self.op, ino, handle: self.handle, offset: self.offset, len: self.len }
+        About { op: self.op, ino: self.node(), handle: self.handle, offset: self.offset, len: self.len }
     }
 }
 
@@ -49,7 +45,14 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn into_report(self, dev: u32, outcome: Result<u64, Errno>, delay: Duration) -> OpReport {
+    pub(super) fn into_report(
+        self,
+        dev: u32,
+        outcome: Result<u64, Errno>,
+        delay: Duration,
+        throttle: Throttled,
+        throttle_ns: u64,
+    ) -> OpReport {
         let Self { call, about, paths, faults, started_ns, backing_ns } = self;
         let About { op, ino, handle, offset, len } = about;
         let moves_bytes = matches!(op, Op::Read | Op::Write | Op::CopyFileRange);
@@ -75,8 +78,8 @@ impl Told {
             backing_ns,
             // What was waited beyond our own work.
             delay_ns: delay_ns.saturating_sub(backing_ns),
-            throttle_ns: 0,
-            throttle: Throttled::No,
+            throttle_ns,
+            throttle,
             faults,
         }
     }

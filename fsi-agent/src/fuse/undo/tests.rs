@@ -87,9 +87,9 @@ proptest! {
                     Some((node, Kept::TooLarge))
                 }
                 Step::Successor => {
-                    let before = undo.unsynced_bytes();
+                    let before = undo.bytes;
                     undo = Undo::open(log.try_clone().unwrap(), limit).unwrap();
-                    prop_assert_eq!(undo.unsynced_bytes(), before);
+                    prop_assert_eq!(undo.bytes, before);
                     None
                 }
                 Step::RevertOne { node } => {
@@ -100,14 +100,14 @@ proptest! {
                 Step::PowerCut => {
                     undo.revert_all(|node| files[usize::try_from(node).unwrap()].try_clone().ok()).unwrap();
                     prop_assert!(contents(&files[0]) == durable[0] && contents(&files[1]) == durable[1]);
-                    prop_assert_eq!((undo.unsynced_bytes(), undo.nodes().len()), (0, 0));
+                    prop_assert_eq!((undo.bytes, undo.nodes().len()), (0, 0));
                     None
                 }
             };
             if let Some((node, Kept::TooLarge)) = changed {
                 durable[node] = contents(&files[node]);
             }
-            prop_assert!(undo.unsynced_bytes() <= limit);
+            prop_assert!(undo.bytes <= limit);
         }
     }
 }
@@ -121,7 +121,7 @@ fn a_hot_block_is_kept_once() {
         undo.keep(7, file.as_fd(), 0, 4096, no_sync).unwrap();
         file.write_all_at(&[2; 4096], 0).unwrap();
     }
-    assert_eq!(undo.unsynced_bytes(), 4096);
+    assert_eq!(undo.bytes, 4096);
     undo.revert(7, file.as_fd()).unwrap();
     assert_eq!(contents(&file), [1; 4096]);
 }
@@ -133,7 +133,7 @@ fn a_hole_costs_nothing_and_is_a_hole_again() {
     let mut undo = undo(1 << 20);
     undo.keep(7, file.as_fd(), 0, u64::MAX, no_sync).unwrap();
     file.set_len(0).unwrap();
-    assert_eq!(undo.unsynced_bytes(), 0);
+    assert_eq!(undo.bytes, 0);
     undo.revert(7, file.as_fd()).unwrap();
     let stat = rustix::fs::fstat(&file).unwrap();
     assert_eq!((stat.st_size, stat.st_blocks), (1 << 40, 0));

@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::op::Op;
 use crate::rules::parse::parse;
 
 #[derive(Default)]
@@ -243,4 +242,16 @@ fn the_older_rates_strike_one_in_so_many() {
         assert!((900..1100).contains(&errnos[&errno]), "{errnos:?}");
     }
     assert!(engine.concern_any().contains(Op::Create) && !engine.concern_any().contains(Op::Opendir));
+}
+
+/// A device takes its time for data on every path, for nothing else, and the same time again.
+#[test]
+fn a_profile_is_a_delay_that_no_rule_strikes() {
+    let engine = Engine::arm(parse("version: 1\nprofile: hdd-7200\n").unwrap(), Arc::new(Memory::default()));
+    assert!(engine.concern(b"any").contains(Op::Fsync) && !engine.concern_any().contains(Op::Open));
+    let delays: Vec<_> =
+        (0..50).map(|_| engine.decide(&request(Op::Read, "a"), &FACTS, Duration::ZERO).delay).collect();
+    assert!(delays.iter().all(|delay| (230..=18_330).contains(&delay.as_micros())), "{delays:?}");
+    let again = engine.again(&request(Op::Read, "a"), &FACTS, 7, 0);
+    assert_eq!((again.delay, again.faults.len()), (delays[7], 0));
 }

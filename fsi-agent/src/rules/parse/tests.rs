@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::decision::Corrupt;
-use crate::rules::model::{Capacity, Delay, Fake, Injection, Portion, Scope, WhenEmpty};
+use crate::rules::model::{Capacity, Delay, Fake, Injection, Portion};
 use crate::rules::op::{Op, OpSet};
+use crate::throttle::{Scope, WhenEmpty};
 
 /// Line, column and how the sentence begins, of everything that is wrong.
 fn wrong(text: &str) -> Vec<(usize, usize, String)> {
@@ -300,7 +301,7 @@ fn everything_is_read_as_written() {
         (Some(20 << 20), None, Some(5))
     );
     assert_eq!(set.capacity, Some(Capacity { bytes: 1 << 30, errno: libc::EDQUOT }));
-    assert_eq!((set.fake, set.profile.unwrap().name.as_str()), (Fake::Memory, "gp2"));
+    assert_eq!((set.fake, set.profile.unwrap().name), (Fake::Memory, "gp2"));
     let [torn, pattern, ramp] = &set.rules[..] else { panic!("three rules") };
     assert_eq!(torn.action.effect, Some(Injection::Torn(Portion::Bytes(512))));
     assert_eq!(torn.matching.ops, OpSet::EMPTY.with(Op::Write));

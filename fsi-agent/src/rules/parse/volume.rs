@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::fields::{Fields, Reader};
 use super::tree::{Node, Value};
-use crate::rules::model::{Capacity, Fake, ProfileName, Scope, ThrottleSpec, WhenEmpty};
+use crate::rules::model::{Capacity, Fake};
 use crate::selection::quantity;
+use crate::throttle::profile::Profile;
+use crate::throttle::{Scope, ThrottleSpec, WhenEmpty};
 
 const THROTTLE_KEYS: &[&str] = &["scope", "read", "write", "read_iops", "write_iops", "burst", "when_empty"];
 const RATES: &[&str] = &["read", "write", "read_iops", "write_iops"];
@@ -36,13 +38,13 @@ pub(super) fn throttle(reader: &mut Reader, node: &Node) -> Option<ThrottleSpec>
         fields.get("when_empty").map_or(Some(WhenEmpty::Wait), |node| reader.word(node, "when_empty", &words));
     let [read_bytes_per_s, write_bytes_per_s, read_iops, write_iops] = rates;
     Some(ThrottleSpec {
-        scope: scope?,
         read_bytes_per_s,
         write_bytes_per_s,
         read_iops,
         write_iops,
         burst: burst?,
         when_empty: when_empty?,
+        ..ThrottleSpec::unlimited(scope?)
     })
 }
 
@@ -98,10 +100,14 @@ pub(super) fn fake(reader: &mut Reader, node: &Node) -> Option<Fake> {
     reader.word(node, "fake", &words)
 }
 
-pub(super) fn profile(reader: &mut Reader, node: &Node) -> Option<ProfileName> {
+pub(super) fn profile(reader: &mut Reader, node: &Node) -> Option<Profile> {
     if matches!(node.value, Value::Null) {
         return None;
     }
     let name = reader.text(node, "profile", "the name of a device, or `none`")?;
-    (name != "none").then(|| ProfileName { name: name.to_owned(), line: node.at.line, column: node.at.column })
+    if name == "none" {
+        return None;
+    }
+    let parsed = Profile::parse(name);
+    parsed.map_err(|error| reader.wrong(node.at, error.to_string())).ok()
 }
