@@ -13,7 +13,7 @@ use fsi_tests::need::{Need, has};
 const EVERYTHING: &str = "version: 1
 rules:
   - name: everything
-    when: { probability: 0 }
+    when: { after: 1h }
     do: { errno: EIO }
 ";
 

@@ -22,7 +22,7 @@ const NEEDS: &[Need<'static>] = &[
 const EVERYTHING: &str = "version: 1
 rules:
   - name: everything
-    when: { probability: 0 }
+    when: { after: 1h }
     do: { errno: EIO }
 ";
 

@@ -140,12 +140,12 @@ fn timestamp(time: Option<TimeOrNow>) -> Timespec {
                 tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(since.subsec_nanos()),
             },
+            // fuser takes the nanoseconds off the seconds too: of -5 s and 999,999,999 ns it makes 5.999999999 s before 1970.
             Err(before) => {
                 let before = before.duration();
-                let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-                match before.subsec_nanos() {
-                    0 => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-                    nanoseconds => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - i64::from(nanoseconds) },
+                Timespec {
+                    tv_sec: 0_i64.saturating_sub_unsigned(before.as_secs()),
+                    tv_nsec: i64::from(before.subsec_nanos()),
                 }
             }
         },

@@ -10,7 +10,6 @@ use super::{Ask, Call, Interposer, On, Outcome, Way};
 use crate::rules::corrupt;
 use crate::rules::decision::Effect;
 use crate::rules::op::Op;
-use crate::sys::caller;
 
 /// Bytes written or copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +79,9 @@ impl Interposer {
                 let file = open.file(&self.nodes)?;
                 match set_id {
                     SetId::Keep => write_as(way, file, data, offset),
-                    SetId::Clear => caller::clearing_setid(|| write_as(way, file, data, offset)),
+                    SetId::Clear => {
+                        self.for_caller(call, &*self.nodes.get(number)?, || write_as(way, file, data, offset))
+                    }
                 }
             },
             answer,
