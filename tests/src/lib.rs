@@ -10,6 +10,7 @@ pub mod collector;
 pub mod conformance;
 pub mod counts;
 pub mod eventually;
+pub mod expected;
 pub mod fidelity;
 pub mod fsi;
 pub mod http;

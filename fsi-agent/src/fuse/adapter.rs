@@ -391,9 +391,12 @@ impl Filesystem for Adapter {
         let fs = Arc::clone(&self.fs);
         let answer = move |result: Result<Vec<DirectoryEntry>, Errno>| match result {
             Ok(entries) => {
-                for entry in entries {
-                    if !add_with_attributes(&fs, ino.0, &entry, &mut reply) {
-                        break;
+                for (number, entry) in entries.iter().enumerate() {
+                    match add_with_attributes(&fs, ino.0, entry, &mut reply) {
+                        Ok(Room::Left) => {}
+                        Err(error) if number == 0 => return reply.error(wire(error)),
+                        // The kernel asks for the rest, or for the name that failed, again.
+                        Ok(Room::None) | Err(_) => break,
                     }
                 }
                 reply.ok();
@@ -499,31 +502,42 @@ impl Filesystem for Adapter {
     }
 }
 
-/// Adds a name with its attributes; whether there was room.
-fn add_with_attributes(fs: &Interposer, parent: u64, entry: &DirectoryEntry, reply: &mut ReplyDirectoryPlus) -> bool {
+/// Whether an answer takes more names.
+enum Room {
+    Left,
+    None,
+}
+
+/// Adds a name with its attributes. The kernel then knows the object: fuser takes the number of the attributes for the node's, so
+/// that a name cannot be given with a number and without a lookup.
+fn add_with_attributes(
+    fs: &Interposer,
+    parent: u64,
+    entry: &DirectoryEntry,
+    reply: &mut ReplyDirectoryPlus,
+) -> Result<Room, Errno> {
     let name = OsStr::from_bytes(&entry.name);
-    let dot = entry.name == b"." || entry.name == b"..";
-    if !dot
-        && !fs.watches_lookups()
-        && let Ok(found) = fs.entry_of(parent, &entry.name)
-    {
-        let attr = attributes(&found.stat);
-        let full = reply.add(attr.ino, entry.next, name, &found.ttl, &attr, Generation(found.generation));
-        if full {
-            fs.forget(found.number, 1);
-        }
-        return !full;
+    let room = |full| if full { Room::None } else { Room::Left };
+    let plain = |ino| FileAttr { ino: INodeNo(ino), kind: kind(entry.kind), ..nothing() };
+    let mut add = |ttl: Duration, attr: &FileAttr, generation| {
+        reply.add(attr.ino, entry.next, name, &ttl, attr, Generation(generation))
+    };
+    if entry.name == b"." || entry.name == b".." {
+        // Of these two the kernel only passes the number on.
+        return Ok(room(add(Duration::ZERO, &plain(entry.ino), 0)));
     }
-    // Node 0: the kernel takes the name and looks it up when it needs to.
-    let attr = FileAttr { ino: INodeNo(0), kind: kind(entry.kind), ..nothing() };
-    !reply.add(
-        INodeNo(0),
-        entry.next,
-        name,
-        &Duration::ZERO,
-        &FileAttr { ino: INodeNo(entry.ino), ..attr },
-        Generation(0),
-    )
+    match fs.entry_of(parent, &entry.name) {
+        Ok(found) => {
+            let full = add(found.ttl, &attributes(&found.stat), found.generation);
+            if full {
+                fs.forget(found.number, 1);
+            }
+            Ok(room(full))
+        }
+        // Gone since the directory was read; an answer without any name would be its end.
+        Err(Errno::NOENT) => Ok(room(add(Duration::ZERO, &plain(0), 0))),
+        Err(error) => Err(error),
+    }
 }
 
 const fn nothing() -> FileAttr {
