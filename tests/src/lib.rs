@@ -15,6 +15,7 @@ pub mod fidelity;
 pub mod fsi;
 pub mod http;
 pub mod loaded;
+pub mod mapped;
 pub mod mount;
 pub mod need;
 pub mod observe;
