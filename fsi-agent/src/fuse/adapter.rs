@@ -1,22 +1,25 @@
 //! Glue between fuser and the file system: arguments in, answers out, nothing decided here.
 #![expect(clippy::disallowed_types, reason = "fuser speaks of times as SystemTime; no clock is read here")]
 
+mod convert;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno as WireErrno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    BsdFileFlags, CopyFileRangeFlags, Errno as WireErrno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{OFlags, StatVfs, Statx, StatxTimestamp, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{StatVfs, Timestamps};
 use rustix::io::Errno;
 
+use self::convert::{attributes, flags_of, kind, nothing, open_flags, timestamp};
 use super::fs::{Attributes, Call, Change, Count, Created, DirectoryEntry, Entry, Interposer, Opened, SetId};
 use crate::sys::backing;
 
@@ -75,85 +78,6 @@ fn entered(reply: ReplyEntry) -> impl FnOnce(Result<Entry, Errno>) + Send + 'sta
     answer!(reply, |entry: Entry| {
         reply.entry(&entry.ttl, &attributes(&entry.stat), Generation(entry.generation));
     })
-}
-
-fn time(time: StatxTimestamp) -> SystemTime {
-    let nanoseconds = Duration::from_nanos(u64::from(time.tv_nsec));
-    match u64::try_from(time.tv_sec) {
-        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanoseconds,
-        Err(_before_1970) => UNIX_EPOCH - Duration::from_secs(time.tv_sec.unsigned_abs()) + nanoseconds,
-    }
-}
-
-const fn kind(kind: rustix::fs::FileType) -> FileType {
-    use rustix::fs::FileType as Backing;
-    match kind {
-        Backing::Directory => FileType::Directory,
-        Backing::Symlink => FileType::Symlink,
-        Backing::Fifo => FileType::NamedPipe,
-        Backing::Socket => FileType::Socket,
-        Backing::CharacterDevice => FileType::CharDevice,
-        Backing::BlockDevice => FileType::BlockDevice,
-        Backing::RegularFile | Backing::Unknown => FileType::RegularFile,
-    }
-}
-
-fn attributes(stat: &Statx) -> FileAttr {
-    let mode = u32::from(stat.stx_mode);
-    FileAttr {
-        ino: INodeNo(super::node::number_of(stat)),
-        size: stat.stx_size,
-        blocks: stat.stx_blocks,
-        atime: time(stat.stx_atime),
-        mtime: time(stat.stx_mtime),
-        ctime: time(stat.stx_ctime),
-        crtime: time(stat.stx_btime),
-        kind: kind(rustix::fs::FileType::from_raw_mode(mode)),
-        perm: stat.stx_mode & 0o7777,
-        nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        // The kernel's old encoding of device numbers.
-        rdev: stat.stx_rdev_minor & 0xff | (stat.stx_rdev_major & 0xfff) << 8 | (stat.stx_rdev_minor & 0xf_ff00) << 12,
-        blksize: stat.stx_blksize,
-        flags: 0,
-    }
-}
-
-fn flags_of(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    if !opened.wants_flush {
-        flags |= FopenFlags::FOPEN_NOFLUSH;
-    }
-    if opened.direct {
-        flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    }
-    flags
-}
-
-fn timestamp(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => Timespec {
-                tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(since.subsec_nanos()),
-            },
-            // fuser takes the nanoseconds off the seconds too: of -5 s and 999,999,999 ns it makes 5.999999999 s before 1970.
-            Err(before) => {
-                let before = before.duration();
-                Timespec {
-                    tv_sec: 0_i64.saturating_sub_unsigned(before.as_secs()),
-                    tv_nsec: i64::from(before.subsec_nanos()),
-                }
-            }
-        },
-    }
-}
-
-fn open_flags(flags: i32) -> OFlags {
-    OFlags::from_bits_retain(flags.cast_unsigned())
 }
 
 impl Filesystem for Adapter {
@@ -537,26 +461,6 @@ fn add_with_attributes(
         // Gone since the directory was read; an answer without any name would be its end.
         Err(Errno::NOENT) => Ok(room(add(Duration::ZERO, &plain(0), 0))),
         Err(error) => Err(error),
-    }
-}
-
-const fn nothing() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
     }
 }
 
