@@ -93,12 +93,6 @@ impl Results {
     }
 }
 
-/// Fails with one line for each difference.
-#[track_caller]
-pub fn none(what: &str, differences: &[String]) {
-    assert!(differences.is_empty(), "{what}: {} differences\n{}", differences.len(), differences.join("\n"));
-}
-
 /// The last lines of what a program said, as one.
 fn last_words(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -1,6 +1,7 @@
 //! `fsi mount`: options to a plain configuration; the keeper runs here, or as a daemon that says when the mount answers.
 
-use std::fs::{File, OpenOptions};
+use std::fmt::Display;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -10,6 +11,8 @@ use clap::Args;
 use fsi_agent::fuse::config::{FilePath, MountConfig};
 use fsi_agent::keeper::check::{self, Covering};
 use fsi_agent::keeper::{self, Note};
+use fsi_agent::rules::parse;
+use fsi_agent::rules::replay::line;
 use fsi_agent::selection::quantity;
 
 use super::{Failure, output};
@@ -177,13 +180,11 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
     let covering = if nonempty { Covering::Anything } else { Covering::EmptyOnly };
     let (source, target) =
         check::places(&source, &target, covering).map_err(|refusal| Failure::Usage(refusal.to_string()))?;
-    let rules_text = match &rules {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::usage(&format!("--rules {}", path.display()), error))?,
-        None => String::new(),
-    };
+    let rules_text = rules.as_deref().map(rules_of).transpose()?.unwrap_or_default();
     if let Some(path) = &replay {
-        File::open(path).map_err(|error| Failure::usage(&format!("--replay {}", path.display()), error))?;
+        let refused = |error: &dyn Display| Failure::usage(&format!("--replay {}", path.display()), error);
+        let log = fs::read_to_string(path).map_err(|error| refused(&error))?;
+        line::read_all(&log).map_err(|error| refused(&error))?;
     }
     Ok(MountConfig {
         source: source.into(),
@@ -207,6 +208,14 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         deadline,
         drain,
     })
+}
+
+/// The text of a file of rules that has no mistake: said here, before anything is mounted.
+fn rules_of(path: &Path) -> Result<String, Failure> {
+    let refused = |error: &dyn Display| Failure::usage(&format!("--rules {}", path.display()), error);
+    let text = fs::read_to_string(path).map_err(|error| refused(&error))?;
+    parse::parse(&text).map_err(|problems| refused(&problems))?;
+    Ok(text)
 }
 
 /// The keeper runs elsewhere than here.

@@ -1,22 +1,25 @@
 //! Glue between fuser and the file system: arguments in, answers out, nothing decided here.
 #![expect(clippy::disallowed_types, reason = "fuser speaks of times as SystemTime; no clock is read here")]
 
+mod convert;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno as WireErrno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    BsdFileFlags, CopyFileRangeFlags, Errno as WireErrno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{OFlags, StatVfs, Statx, StatxTimestamp, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{StatVfs, Timestamps};
 use rustix::io::Errno;
 
+use self::convert::{attributes, flags_of, kind, nothing, open_flags, timestamp};
 use super::fs::{Attributes, Call, Change, Count, Created, DirectoryEntry, Entry, Interposer, Opened, SetId};
 use crate::sys::backing;
 
@@ -75,85 +78,6 @@ fn entered(reply: ReplyEntry) -> impl FnOnce(Result<Entry, Errno>) + Send + 'sta
     answer!(reply, |entry: Entry| {
         reply.entry(&entry.ttl, &attributes(&entry.stat), Generation(entry.generation));
     })
-}
-
-fn time(time: StatxTimestamp) -> SystemTime {
-    let nanoseconds = Duration::from_nanos(u64::from(time.tv_nsec));
-    match u64::try_from(time.tv_sec) {
-        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanoseconds,
-        Err(_before_1970) => UNIX_EPOCH - Duration::from_secs(time.tv_sec.unsigned_abs()) + nanoseconds,
-    }
-}
-
-const fn kind(kind: rustix::fs::FileType) -> FileType {
-    use rustix::fs::FileType as Backing;
-    match kind {
-        Backing::Directory => FileType::Directory,
-        Backing::Symlink => FileType::Symlink,
-        Backing::Fifo => FileType::NamedPipe,
-        Backing::Socket => FileType::Socket,
-        Backing::CharacterDevice => FileType::CharDevice,
-        Backing::BlockDevice => FileType::BlockDevice,
-        Backing::RegularFile | Backing::Unknown => FileType::RegularFile,
-    }
-}
-
-fn attributes(stat: &Statx) -> FileAttr {
-    let mode = u32::from(stat.stx_mode);
-    FileAttr {
-        ino: INodeNo(super::node::number_of(stat)),
-        size: stat.stx_size,
-        blocks: stat.stx_blocks,
-        atime: time(stat.stx_atime),
-        mtime: time(stat.stx_mtime),
-        ctime: time(stat.stx_ctime),
-        crtime: time(stat.stx_btime),
-        kind: kind(rustix::fs::FileType::from_raw_mode(mode)),
-        perm: stat.stx_mode & 0o7777,
-        nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        // The kernel's old encoding of device numbers.
-        rdev: stat.stx_rdev_minor & 0xff | (stat.stx_rdev_major & 0xfff) << 8 | (stat.stx_rdev_minor & 0xf_ff00) << 12,
-        blksize: stat.stx_blksize,
-        flags: 0,
-    }
-}
-
-fn flags_of(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    if !opened.wants_flush {
-        flags |= FopenFlags::FOPEN_NOFLUSH;
-    }
-    if opened.direct {
-        flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    }
-    flags
-}
-
-fn timestamp(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => Timespec {
-                tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(since.subsec_nanos()),
-            },
-            Err(before) => {
-                let before = before.duration();
-                let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-                match before.subsec_nanos() {
-                    0 => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-                    nanoseconds => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - i64::from(nanoseconds) },
-                }
-            }
-        },
-    }
-}
-
-fn open_flags(flags: i32) -> OFlags {
-    OFlags::from_bits_retain(flags.cast_unsigned())
 }
 
 impl Filesystem for Adapter {
@@ -392,9 +316,12 @@ impl Filesystem for Adapter {
         let fs = Arc::clone(&self.fs);
         let answer = move |result: Result<Vec<DirectoryEntry>, Errno>| match result {
             Ok(entries) => {
-                for entry in entries {
-                    if !add_with_attributes(&fs, ino.0, &entry, &mut reply) {
-                        break;
+                for (number, entry) in entries.iter().enumerate() {
+                    match add_with_attributes(&fs, ino.0, entry, &mut reply) {
+                        Ok(Room::Left) => {}
+                        Err(error) if number == 0 => return reply.error(wire(error)),
+                        // The kernel asks for the rest, or for the name that failed, again.
+                        Ok(Room::None) | Err(_) => break,
                     }
                 }
                 reply.ok();
@@ -500,50 +427,41 @@ impl Filesystem for Adapter {
     }
 }
 
-/// Adds a name with its attributes; whether there was room.
-fn add_with_attributes(fs: &Interposer, parent: u64, entry: &DirectoryEntry, reply: &mut ReplyDirectoryPlus) -> bool {
-    let name = OsStr::from_bytes(&entry.name);
-    let dot = entry.name == b"." || entry.name == b"..";
-    if !dot
-        && !fs.watches_lookups()
-        && let Ok(found) = fs.entry_of(parent, &entry.name)
-    {
-        let attr = attributes(&found.stat);
-        let full = reply.add(attr.ino, entry.next, name, &found.ttl, &attr, Generation(found.generation));
-        if full {
-            fs.forget(found.number, 1);
-        }
-        return !full;
-    }
-    // Node 0: the kernel takes the name and looks it up when it needs to.
-    let attr = FileAttr { ino: INodeNo(0), kind: kind(entry.kind), ..nothing() };
-    !reply.add(
-        INodeNo(0),
-        entry.next,
-        name,
-        &Duration::ZERO,
-        &FileAttr { ino: INodeNo(entry.ino), ..attr },
-        Generation(0),
-    )
+/// Whether an answer takes more names.
+enum Room {
+    Left,
+    None,
 }
 
-const fn nothing() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
+/// Adds a name with its attributes. The kernel then knows the object: fuser takes the number of the attributes for the node's, so
+/// that a name cannot be given with a number and without a lookup.
+fn add_with_attributes(
+    fs: &Interposer,
+    parent: u64,
+    entry: &DirectoryEntry,
+    reply: &mut ReplyDirectoryPlus,
+) -> Result<Room, Errno> {
+    let name = OsStr::from_bytes(&entry.name);
+    let room = |full| if full { Room::None } else { Room::Left };
+    let plain = |ino| FileAttr { ino: INodeNo(ino), kind: kind(entry.kind), ..nothing() };
+    let mut add = |ttl: Duration, attr: &FileAttr, generation| {
+        reply.add(attr.ino, entry.next, name, &ttl, attr, Generation(generation))
+    };
+    if entry.name == b"." || entry.name == b".." {
+        // Of these two the kernel only passes the number on.
+        return Ok(room(add(Duration::ZERO, &plain(entry.ino), 0)));
+    }
+    match fs.entry_of(parent, &entry.name) {
+        Ok(found) => {
+            let full = add(found.ttl, &attributes(&found.stat), found.generation);
+            if full {
+                fs.forget(found.number, 1);
+            }
+            Ok(room(full))
+        }
+        // Gone since the directory was read; an answer without any name would be its end.
+        Err(Errno::NOENT) => Ok(room(add(Duration::ZERO, &plain(0), 0))),
+        Err(error) => Err(error),
     }
 }
 

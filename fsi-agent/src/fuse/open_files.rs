@@ -80,11 +80,14 @@ impl Open {
 }
 
 /// Opens a node's object for reading or writing. What makes or empties files was done before, and the kernel does the appending.
+/// `O_DIRECT` is between the application and the kernel: what comes here is not aligned, and what a rule leaves of it, or a mapping
+/// writes back, has any length.
 pub(super) fn reopen(nodes: &Nodes, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
     let once = OFlags::CREATE
         | OFlags::EXCL
         | OFlags::TRUNC
         | OFlags::APPEND
+        | OFlags::DIRECT
         | OFlags::NOFOLLOW
         | OFlags::NOCTTY
         | OFlags::PATH;

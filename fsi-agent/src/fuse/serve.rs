@@ -21,6 +21,7 @@ use super::state::{State, StateError};
 use crate::control::service;
 use crate::keeper::message::{self, ToServer};
 use crate::rules::replay::line::{self, LineError};
+use crate::sys::caller;
 use crate::sys::fd::Wait;
 
 /// Everything a file system is made of.
@@ -45,6 +46,8 @@ pub enum ServeError {
     NotStartedByKeeper,
     #[error("take over from the keeper: {0}")]
     TakeOver(#[source] io::Error),
+    #[error("leave supplementary groups: {0}")]
+    Groups(#[source] io::Error),
     #[error("the keeper said {0}")]
     Unexpected(&'static str),
     #[error("{0}")]
@@ -69,6 +72,7 @@ pub fn run() -> Result<(), ServeError> {
     let socket = socket()?;
     rustix::thread::set_name(c"fsi-server").ok();
     raise_limits();
+    caller::leave_groups().map_err(ServeError::Groups)?;
     let (connection, parts) = take_over(socket)?;
     let (state, keeper, threads) = (Arc::clone(&parts.state), Arc::clone(&parts.keeper), parts.config.threads);
     let served = serve(parts, &connection, &state, threads);

@@ -109,7 +109,9 @@ fn whole(reader: &mut Reader, node: &tree::Node) -> Option<RuleSet> {
 
 fn version(reader: &mut Reader, fields: &Fields<'_>) -> Option<u64> {
     let Some(node) = fields.get("version") else {
-        reader.wrong(fields.at, "`version` is missing; write `version: 1`".to_owned());
+        if !fields.is_misspelt("version") {
+            reader.wrong(fields.at, "`version` is missing; write `version: 1`".to_owned());
+        }
         return None;
     };
     match &node.value {

@@ -14,7 +14,6 @@ use crate::fuse::volume::Fake;
 use crate::rules::corrupt;
 use crate::rules::decision::Effect;
 use crate::rules::op::Op;
-use crate::sys::caller;
 
 /// Bytes written or copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +89,9 @@ impl Interposer {
                 let open = self.open_files.get(handle)?;
                 match set_id {
                     SetId::Keep => self.write_as(way, &open, offset, data),
-                    SetId::Clear => caller::clearing_setid(|| self.write_as(way, &open, offset, data)),
+                    SetId::Clear => {
+                        self.for_caller(call, &*self.nodes.get(number)?, || self.write_as(way, &open, offset, data))
+                    }
                 }
             },
             answer,

@@ -81,14 +81,10 @@ impl Interposer {
     }
 
     /// The attributes of a name that readdir gave, for an answer with both; counts a lookup. No rule is asked: the name was not.
+    /// Where one wants to see lookups, the kernel keeps nothing and asks when the name is.
     pub fn entry_of(&self, parent: u64, name: &[u8]) -> Result<Entry, Errno> {
         let directory = self.nodes.get(parent)?;
         let (node, stat) = self.nodes.look_up(&directory, name)?;
         Ok(Entry { number: node.number, generation: self.generation(&node), stat, ttl: self.ttl_of(&node) })
-    }
-
-    /// Whether a rule wants to see lookups below a directory: then names are not looked up ahead.
-    pub fn watches_lookups(&self) -> bool {
-        self.armed().any.contains(Op::Lookup)
     }
 }

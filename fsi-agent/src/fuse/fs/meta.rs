@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, StatVfs, Statx, Timestamps, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, StatVfs, Statx, StatxFlags, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{Ask, Call, Interposer, On, Outcome, Way};
 use crate::fuse::node::Node;
 use crate::fuse::open_files::{object_path, reopen};
 use crate::rules::op::Op;
-use crate::sys::caller;
+use crate::sys::caller::Credentials;
 
 /// Attributes as an answer.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,8 @@ impl Interposer {
         let file = self.nodes.file(node)?;
         if uid.is_some() || gid.is_some() {
             let owner = uid.map(Uid::from_raw);
-            rustix::fs::chownat(file, "", owner, gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
+            let group = gid.map(Gid::from_raw);
+            self.for_caller(call, node, || rustix::fs::chownat(file, "", owner, group, AtFlags::EMPTY_PATH))?;
         }
         if let Some(mode) = mode {
             rustix::fs::chmod(object_path(file), Mode::from_raw_mode(mode & 0o7777))?;
@@ -102,19 +103,42 @@ impl Interposer {
                 }
                 Some(_) | None => self.resize(way, node, reopen(&self.nodes, node, OFlags::WRONLY)?.as_fd(), *size),
             };
-            // fuser does not say whether the caller may keep the bits, so it is looked up where there are any.
-            let bits = self.stat(node)?.stx_mode & SET_ID_BITS != 0;
-            if bits && !keeps_set_id(call) { caller::clearing_setid(cut)? } else { cut()? }
+            self.for_caller(call, node, cut)?;
         }
         if let Some(times) = times {
             rustix::fs::utimensat(rustix::fs::CWD, object_path(file), times, AtFlags::empty())?;
         }
         let nothing = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && times.is_none();
-        if nothing {
-            // A chown that changes no owner clears setuid, setgid and file capabilities, as a write does.
-            caller::clearing_setid(|| rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH))?;
+        if nothing { self.take_privileges(call, node) } else { Ok(()) }
+    }
+
+    /// What a write takes of a file: its capabilities, and setuid and setgid bits unless the caller keeps them.
+    fn take_privileges(&self, call: Call, node: &Node) -> Result<(), Errno> {
+        let file = self.nodes.file(node)?;
+        if Credentials::of(call.tid, call.uid).keep_set_id() {
+            return match rustix::fs::removexattr(object_path(file), "security.capability") {
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+                removed => removed,
+            };
         }
-        Ok(())
+        // A chown that changes no owner does the same as a write.
+        self.for_caller(call, node, || rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH))
+    }
+
+    /// Changes a file so that the backing file system decides on its setuid and setgid bits as for the caller. fuser does not say
+    /// whether the caller may keep them, so that is looked up, for files that have any.
+    pub(super) fn for_caller<T>(
+        &self,
+        call: Call,
+        node: &Node,
+        change: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let wanted = StatxFlags::MODE | StatxFlags::GID;
+        let stat = rustix::fs::statx(self.nodes.file(node)?, "", AtFlags::EMPTY_PATH, wanted)?;
+        if stat.stx_mode & SET_ID_BITS == 0 {
+            return change();
+        }
+        Credentials::of(call.tid, call.uid).changing(call.gid, stat.stx_gid, change)
     }
 
     pub fn readlink<A>(self: &Arc<Self>, call: Call, number: u64, answer: A)
@@ -157,13 +181,4 @@ impl Interposer {
             answer,
         );
     }
-}
-
-/// Whether the caller has `CAP_FSETID`.
-fn keeps_set_id(call: Call) -> bool {
-    const CAP_FSETID: u32 = 4;
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", call.tid)) else { return call.uid == 0 };
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.map_or(call.uid == 0, |mask| mask & 1 << CAP_FSETID != 0)
 }

@@ -11,6 +11,7 @@ use crate::rules::op::Op;
 
 /// As large as a value or a list may be.
 const MAX_BYTES: usize = 65_536;
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 impl Interposer {
     pub fn getxattr<A>(self: &Arc<Self>, call: Call, number: u64, name: &[u8], answer: A)
@@ -55,10 +56,16 @@ impl Interposer {
         self.run(
             call,
             &Ask::new(Op::Setxattr, On::Node(number)),
-            |way| match rustix::fs::setxattr(self.object(number)?, name, value, XattrFlags::from_bits_retain(flags)) {
-                // The server that was killed had set it.
-                Err(Errno::EXIST) if way.past().is_some() => Ok(()),
-                set => set,
+            |way| {
+                let node = self.nodes.get(number)?;
+                let path = object_path(self.nodes.file(&node)?);
+                let set = || rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags));
+                // An access list sets the mode, and with it takes the setgid bit from whoever chmod would take it from.
+                match if name == ACCESS_LIST { self.for_caller(call, &node, set) } else { set() } {
+                    // The server that was killed had set it.
+                    Err(Errno::EXIST) if way.past().is_some() => Ok(()),
+                    done => done,
+                }
             },
             answer,
         );

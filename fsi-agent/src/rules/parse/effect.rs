@@ -38,7 +38,10 @@ pub(super) fn read<'a>(reader: &mut Reader, node: &'a Node) -> Option<(Action, O
         complete &= action.effect.is_some();
     }
     if fields.keys().next().is_none() {
-        reader.wrong(node.at, format!("do says nothing to do; write one or more of {}", listed(KEYS)));
+        // A key that is none was complained of already.
+        if matches!(&node.value, Value::Map(map) if map.is_empty()) {
+            reader.wrong(node.at, format!("do says nothing to do; write one or more of {}", listed(KEYS)));
+        }
         return None;
     }
     complete.then_some((action, effect_key))

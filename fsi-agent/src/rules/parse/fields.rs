@@ -165,6 +165,8 @@ pub(super) fn meant(wrong: &str, allowed: &[&str]) -> String {
 pub(super) struct Fields<'a> {
     pub at: Position,
     entries: Vec<(&'a Key, &'a Node)>,
+    /// What unknown keys were probably meant to be.
+    meant: Vec<String>,
 }
 
 impl<'a> Fields<'a> {
@@ -175,12 +177,13 @@ impl<'a> Fields<'a> {
             reader.wrong(node.at, sentence);
             return None;
         };
-        let mut fields = Self { at: node.at, entries: Vec::new() };
+        let mut fields = Self { at: node.at, entries: Vec::new(), meant: Vec::new() };
         for (key, value) in map {
             if !allowed.contains(&key.text.as_str()) {
                 let meant = meant(&key.text, allowed);
                 let sentence = format!("`{}` is no key of {what}{meant}; write {}", key.text, listed(allowed));
                 reader.wrong(key.at, sentence);
+                fields.meant.extend(nearest(&key.text, allowed).map(str::to_owned));
             } else if fields.get(&key.text).is_some() {
                 reader.wrong(key.at, format!("`{}` comes twice in {what}; write it once", key.text));
             } else {
@@ -194,10 +197,15 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| *node)
     }
 
+    /// Whether a key is missing because it was complained of already, as one that is unknown.
+    pub(super) fn is_misspelt(&self, name: &str) -> bool {
+        self.meant.iter().any(|meant| meant == name)
+    }
+
     /// A key without which the rest means nothing.
     pub(super) fn need(&self, reader: &mut Reader, what: &str, name: &str, example: &str) -> Option<&'a Node> {
         let found = self.get(name);
-        if found.is_none() {
+        if found.is_none() && !self.is_misspelt(name) {
             reader.wrong(self.at, format!("{what} has no `{name}`; write `{name}: {example}`"));
         }
         found
