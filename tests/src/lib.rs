@@ -20,6 +20,7 @@ pub mod mount;
 pub mod need;
 pub mod observe;
 pub mod posix;
+pub mod postgres;
 pub mod prom;
 pub mod served;
 pub mod spans;
