@@ -7,6 +7,7 @@ mod catalogue;
 mod install;
 mod machine;
 mod plan;
+mod postgres;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use xtask::{digest, tools::tool_dir};
 
 use super::catalogue::{Get, LLVM};
 use super::plan::Plan;
+use super::postgres::{POSTGRES, WithoutCluster};
 use crate::progress::run_logged;
 
 /// The version of the modules in tests/otelcol/go.mod.
@@ -44,12 +45,13 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
 fn apt(packages: &[&str]) -> Result<()> {
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
     run_logged("apt-get update", apt_get(&["update"]), &log("apt-update"))?;
     let install = ["install", "--yes", "--no-install-recommends"];
     let mut rehearsal = apt_get(&["install", "--assume-no", "--no-install-recommends"]);
@@ -57,6 +59,7 @@ fn apt(packages: &[&str]) -> Result<()> {
     for line in sizes(&String::from_utf8_lossy(&rehearsal.stdout)) {
         println!("  {line}");
     }
+    let _configured = packages.contains(&POSTGRES).then(WithoutCluster::begin).transpose()?;
     let mut command = apt_get(&install);
     command.args(packages);
     run_logged(
@@ -172,7 +175,7 @@ fn partial(place: &Path) -> PathBuf {
     path.into()
 }
 
-fn log(name: &str) -> PathBuf {
+pub(super) fn log(name: &str) -> PathBuf {
     tools::cache_dir().join("logs").join(format!("{name}.log"))
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use xtask::tools::{FSX, PJDFSTEST};
 
 use super::super::Purpose::{Bench, Test};
+use super::super::postgres::POSTGRES;
 use super::{Get, Need, State, Weight, executable, file, program};
 
 pub(super) const NEEDS: &[Need] = &[
@@ -78,8 +79,7 @@ pub(super) const NEEDS: &[Need] = &[
         serves: &[Test],
         weight: Weight::Optional,
         state: |_| postgres().map_or(State::Missing, |path| State::Present(path.display().to_string())),
-        // Not `postgresql`, whose set-up makes a cluster and starts it.
-        get: Get::ByHand,
+        get: Get::Apt(&[POSTGRES]),
         by_hand: "install PostgreSQL's server, initdb and pgbench",
     },
     Need {
