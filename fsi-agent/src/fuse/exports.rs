@@ -5,10 +5,11 @@
 mod spans;
 mod worker;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -66,10 +67,18 @@ pub struct ExportsSummary {
 }
 
 /// Reports that did not get in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Refused {
     full: AtomicU64,
     closed: AtomicU64,
+    /// Operations that were to wait and did not; the file system counts them.
+    undelayed: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("full", &self.full).field("closed", &self.closed).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +112,12 @@ impl Exports {
             .spawn(move || worker.run(&reports))
             .map_err(ExportsError::Thread)?;
         Ok(Self { queue, refused, ended: AtomicBool::new(false), worker: Mutex::new(Some(worker)) })
+    }
+
+    /// Where to ask how many operations were to wait and did not.
+    pub fn asks_for_undelayed(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        // There is one file system.
+        drop(self.refused.undelayed.set(Box::new(count)));
     }
 
     /// Tells what is still in the queue, closes what is open and writes the metrics a last time. Blocks up to the collector's deadline.

@@ -27,7 +27,7 @@ pub use self::open::{Created, Opened};
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -168,6 +168,13 @@ impl Interposer {
             std::mem::replace(&mut *rules, Arc::clone(&armed))
         };
         before.volume.replaced_by(&armed.volume, &self.stores);
+        self.hold_full.fetch_add(before.volume.overflowed(), Ordering::Relaxed);
+    }
+
+    /// Operations that were to wait and did not, because as many waited as can.
+    #[must_use]
+    pub fn undelayed(&self) -> u64 {
+        self.hold_full.load(Ordering::Relaxed) + self.armed().volume.overflowed()
     }
 
     /// Writes every fault to this file too, one JSON object on a line.

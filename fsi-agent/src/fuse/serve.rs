@@ -165,6 +165,10 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         state: Arc::clone(&state),
     })
     .map_err(ServeError::TakeOver)?;
+    if let Some(exports) = &exports {
+        let fs = Arc::downgrade(&fs);
+        exports.asks_for_undelayed(move || fs.upgrade().map_or(0, |fs| fs.undelayed()));
+    }
     if let Some(path) = &config.fault_log {
         let log = File::options().append(true).create(true).open(&**path);
         fs.log_to(log.map_err(|source| ServeError::FaultLog { path: path.to_path_buf(), source })?);

@@ -135,6 +135,11 @@ impl Volume {
         self.gate.is_some() || self.capacity.is_some() || self.fake.is_some()
     }
 
+    /// Operations that passed a throttle without tokens.
+    pub(super) fn overflowed(&self) -> u64 {
+        self.gate.as_ref().map_or(0, Gate::overflowed)
+    }
+
     /// The throttle, where it limits that direction.
     pub(super) fn gate(&self, direction: Option<Direction>) -> Option<&Gate> {
         let direction = direction?;

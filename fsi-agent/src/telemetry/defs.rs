@@ -182,6 +182,8 @@ pub const THROTTLE_OUTCOMES: [&str; 2] = [OUTCOME_WAITED, OUTCOME_AGAIN];
 
 /// Stage of what a mount tells of its operations.
 pub const STAGE_REPORTS: &str = "reports";
+/// Answers of a mount wait.
+pub const STAGE_HOLD: &str = "hold";
 /// Stage of the OTLP exporter's losses.
 pub const STAGE_EXPORT: &str = "export";
 /// Stage of the span file's losses.
@@ -223,8 +225,12 @@ pub const METRICS_LOSSES: [(&str, &str); 2] =
 /// More open files than are followed.
 pub const REASON_FILES_FULL: &str = "files_full";
 /// `(stage, reason)` of a mount's reports.
-pub const REPORTS_LOSSES: [(&str, &str); 3] =
-    [(STAGE_REPORTS, REASON_QUEUE_FULL), (STAGE_REPORTS, REASON_CLOSED), (STAGE_REPORTS, REASON_FILES_FULL)];
+pub const REPORTS_LOSSES: [(&str, &str); 4] = [
+    (STAGE_REPORTS, REASON_QUEUE_FULL),
+    (STAGE_REPORTS, REASON_CLOSED),
+    (STAGE_REPORTS, REASON_FILES_FULL),
+    (STAGE_HOLD, REASON_QUEUE_FULL),
+];
 
 /// Every `(stage, reason)` of `fsi_lost_total`.
 pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -163,11 +163,13 @@ impl Worker {
     }
 
     fn own_losses(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let Refused { full, closed } = &*self.refused;
+        let Refused { full, closed, undelayed } = &*self.refused;
+        let undelayed = undelayed.get().map_or(0, |count| count());
         vec![
             (defs::STAGE_REPORTS, defs::REASON_QUEUE_FULL, full.load(Ordering::Relaxed)),
             (defs::STAGE_REPORTS, defs::REASON_CLOSED, closed.load(Ordering::Relaxed)),
             (defs::STAGE_REPORTS, defs::REASON_FILES_FULL, self.maker.files_full()),
+            (defs::STAGE_HOLD, defs::REASON_QUEUE_FULL, undelayed),
         ]
     }
 

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::fuse::capacity;
 use crate::fuse::control::{ControlError, Controlled, FaultPage, PowerCut, SetOutcome, Status};
 use crate::fuse::durability::{Durability, TakenBack};
-use crate::fuse::gate::{Gate, Since};
+use crate::fuse::gate::Since;
 use crate::fuse::keeper_link::Keeper;
 use crate::fuse::open_files::Kind;
 use crate::fuse::state::rules_text::MAX_RULES_BYTES;
@@ -100,7 +100,6 @@ impl Controlled for Arc<Interposer> {
         let armed = self.armed();
         let volume = &armed.volume;
         let memory = volume.fake.as_ref().and_then(|fake| fake.memory()).map(|memory| (memory.limit(), memory.used()));
-        let undelayed = volume.gate.as_ref().map_or(0, Gate::overflowed) + self.hold_full.load(Ordering::Relaxed);
         Status {
             source: source.clone(),
             target: target.clone(),
@@ -120,7 +119,7 @@ impl Controlled for Arc<Interposer> {
             faults_injected: count(Word::Faults),
             capacity: memory.or_else(|| volume.capacity.as_ref().map(|capacity| (capacity.limit(), count(Word::Used)))),
             unsynced_bytes: volume.durability.as_ref().map_or(0, |durability| durability.unsynced_bytes()),
-            undelayed,
+            undelayed: self.undelayed(),
         }
     }
 
