@@ -3,6 +3,7 @@
 pub mod backing;
 pub mod caller;
 pub mod fd;
+pub mod fsxattr;
 pub mod handle;
 pub mod memory;
 pub mod mount;

@@ -12,6 +12,7 @@ mod controlled;
 mod data;
 mod dirs;
 mod gone;
+mod ioctl;
 mod meta;
 mod names;
 mod open;

@@ -71,6 +71,9 @@ for mode in 000 100 200 400 500 600 700; do
   echo "directory $mode: list $list read $read make $?"
   rm -rf p
 done
+: > flags; chattr +aA flags; echo "flags: $? $(lsattr flags | cut -d' ' -f1)"
+(echo x > flags) 2>/dev/null; echo "write over append-only: $?"; echo x >> flags; echo "append to it: $?"
+chattr -aA flags; as_nobody chattr +A flags 2>/dev/null; echo "flags by nobody: $? $(lsattr flags | cut -d' ' -f1)"
 cp /bin/true x; chmod 644 x; ./x 2>/dev/null; echo "execute 644: $?"; chmod 711 x; as_nobody ./x; echo "execute 711: $?"
 as_nobody cat x 2>/dev/null; echo "read 711: $?"
 "#;
