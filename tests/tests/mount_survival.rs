@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::{output, text};
@@ -18,14 +19,14 @@ use fsi_tests::need::{Need, has};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process};
 
-const KILLS: usize = 20;
+const KILLS: usize = 100;
 
 /// `concerned` comes to the server with every read and write, everything else does not.
 const RULES: &str = "version: 1
 rules:
   - name: seen
     match: { ops: [read, write], path: 'concerned*' }
-    when: { probability: 0 }
+    when: { after: 24h }
     do: { errno: EIO }
 ";
 
@@ -40,13 +41,23 @@ fn journal(directory: &Path, stop: &AtomicBool) -> io::Result<BTreeSet<String>> 
             .create_new(true)
             .open(directory.join(&name))?
             .write_all_at(name.as_bytes(), 0)?;
-        match number % 4 {
+        match number % 6 {
             0 => drop(there.insert(name)),
             1 => {
                 fs::rename(directory.join(&name), directory.join(&other))?;
                 there.insert(other);
             }
             2 => fs::remove_file(directory.join(&name))?,
+            3 => {
+                fs::hard_link(directory.join(&name), directory.join(&other))?;
+                fs::remove_file(directory.join(&name))?;
+                there.insert(other);
+            }
+            4 => {
+                std::os::unix::fs::symlink(&name, directory.join(&other))?;
+                fs::rename(directory.join(&other), directory.join(&name))?;
+                there.insert(name);
+            }
             _ => {
                 fs::create_dir(directory.join(&other))?;
                 fs::rename(directory.join(&name), directory.join(&other).join("in"))?;
@@ -75,17 +86,75 @@ fn verifies(mounted: &Mounted, name: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(said()) }
 }
 
+/// How long each of many reads and writes took.
+fn probe(directory: &Path, stop: &AtomicBool) -> io::Result<Vec<Duration>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.join("concerned-probe"))?;
+    let mut took = Vec::new();
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        file.write_all_at(&number.to_le_bytes(), 0)?;
+        let mut read = [0; 8];
+        file.read_exact_at(&mut read, 0)?;
+        took.push(begun.elapsed());
+        assert_eq!(u64::from_le_bytes(read), number, "what was written is read");
+        number += 1;
+        thread::sleep(Duration::from_millis(1));
+    }
+    took.sort();
+    Ok(took)
+}
+
+/// Some of everything, and each checks what it did.
+fn stress(directory: &Path) -> Result<(), String> {
+    let own = directory.join("stress");
+    fs::create_dir(&own).map_err(|error| error.to_string())?;
+    let mut command = Command::new("stress-ng");
+    for stressor in ["--rename", "--link", "--symlink", "--dir", "--dentry", "--flock", "--hdd", "--xattr"] {
+        command.args([stressor, "1"]);
+    }
+    command.args(["--dentries", "64", "--hdd-bytes", "4M", "--verify", "--timeout", "25s", "--temp-path"]).arg(&own);
+    let output = output(command.current_dir("/"));
+    if output.status.success() { Ok(()) } else { Err(text(&output.stderr) + &text(&output.stdout)) }
+}
+
+/// Numbers that are the same for the same seed (Marsaglia's xorshift).
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Kills servers after up to a quarter of a second each, some of them as soon as they are there.
+fn kill_servers(mounted: &Mounted, mut seed: u64) {
+    for _ in 0..KILLS {
+        let life = random(&mut seed) % 5 * (random(&mut seed) % 60);
+        thread::sleep(Duration::from_millis(life));
+        mounted.kill_server();
+    }
+}
+
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are what a person wants to know")]
 fn killed_servers_under_load() {
-    if !has(&[Need::Mounts, Need::Program("fio")]) {
+    if !has(&[Need::Mounts, Need::Program("fio"), Need::Program("stress-ng")]) {
         return;
     }
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_secs() | 1);
+    println!("seed {seed}");
     let mounted = Mount::with_rules(RULES).mount();
     let names = mounted.target().join("names");
     fs::create_dir(&names).expect("a directory");
     let stop = AtomicBool::new(false);
-    let (journal, verified) = thread::scope(|scope| {
+    let (journal, took, verified) = thread::scope(|scope| {
         let journal = scope.spawn(|| journal(&names, &stop));
+        let probe = scope.spawn(|| probe(&mounted.target(), &stop));
         let verifiers = ["concerned", "unconcerned"].map(|name| {
             let (mounted, stop) = (&mounted, &stop);
             scope.spawn(move || {
@@ -95,12 +164,13 @@ fn killed_servers_under_load() {
                 Ok::<(), String>(())
             })
         });
-        for _ in 0..KILLS {
-            mounted.kill_server();
-        }
+        let stress = scope.spawn(|| stress(&mounted.target()));
+        kill_servers(&mounted, seed);
+        let stressed = stress.join().expect("it does not panic");
         stop.store(true, Ordering::Relaxed);
         let verified = verifiers.map(|verifier| verifier.join().expect("it does not panic"));
-        (journal.join().expect("it does not panic"), verified)
+        let verified: Vec<_> = verified.into_iter().chain([stressed]).collect();
+        (journal.join().expect("it does not panic"), probe.join().expect("it does not panic"), verified)
     });
     for result in verified {
         result.expect("no error and no corrupt block");
@@ -108,6 +178,10 @@ fn killed_servers_under_load() {
     let there = journal.expect("each operation is done");
     assert_eq!(listed(&names), there, "what was acknowledged is there");
     assert_eq!(listed(&mounted.source().join("names")), there, "and below");
+    let took = took.expect("each read and write is done");
+    let at = |share: usize| took[(took.len() - 1) * share / 100];
+    println!("{KILLS} kills, {} probes: median {:?}, p99 {:?}, longest {:?}", took.len(), at(50), at(99), at(100));
+    assert!(at(99) <= Duration::from_secs(1), "p99 {:?}", at(99));
 }
 
 /// What is open, locked and unlinked stays so.
