@@ -327,6 +327,8 @@ fn check(binary: &Path) -> Result<Program, String> {
     let (theirs, ours) = (program.layout().map_err(|error| format!("run {name}: {error}"))?, message::layout());
     if theirs == ours {
         Ok(program)
+    } else if theirs.is_empty() {
+        Err(format!("{name} is no `fsi` that can serve a mount"))
     } else {
         Err(format!("{name} cannot take over: it has the layout `{theirs}`, this mount `{ours}`"))
     }
