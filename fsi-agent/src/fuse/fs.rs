@@ -43,9 +43,12 @@ use super::report::Reports;
 use super::state::State;
 use super::under_way::UnderWay;
 use super::volume::{Stores, Volume};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::rules::engine::Decider;
 use crate::rules::op::{Op, OpSet};
+
+/// Requests that come again come before all others; none is this late.
+const RESENT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who asks, and under which number.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +143,7 @@ impl Interposer {
         let nodes = Nodes::new(Arc::clone(&state), source, held)?;
         let open_files = OpenFiles::restore(Arc::clone(&state));
         open_files.count_direct(&nodes);
-        Ok(Arc::new(Self {
+        let fs = Arc::new(Self {
             nodes,
             open_files,
             device,
@@ -157,7 +160,15 @@ impl Interposer {
             about,
             hold_full: AtomicU64::new(0),
             state,
-        }))
+        });
+        let left = Arc::downgrade(&fs);
+        let patience = u64::try_from(RESENT_WITHIN.as_nanos()).unwrap_or(u64::MAX);
+        fs.hold.wake_at(clock::monotonic_ns().saturating_add(patience), move || {
+            if let Some(fs) = left.upgrade() {
+                fs.under_way.forget_left();
+            }
+        });
+        Ok(fs)
     }
 
     /// Puts rules in force, in the place of those that were.

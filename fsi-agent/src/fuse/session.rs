@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use fuser::{Config, Filesystem, Notifier, Session, SessionACL};
 use thiserror::Error;
@@ -89,10 +90,32 @@ fn take_up(connection: &OwnedFd, state: &State, reply: &[u8]) -> Result<(), Sess
         Err(rustix::io::Errno::NOENT) if is_successor => {}
         Err(error) => return Err(SessionError::Answer(error.into())),
     }
-    if is_successor && resends(reply) {
-        resend(connection).map_err(SessionError::Resend)?;
+    match (is_successor, resends(reply)) {
+        (false, _) => Ok(()),
+        (true, true) => resend(connection).map_err(SessionError::Resend),
+        (true, false) => fail_unanswered(connection, state).map_err(SessionError::Resend),
+    }
+}
+
+/// A kernel that does not send again has nobody else to answer what the server before left. Whether it was done is not known.
+fn fail_unanswered(connection: &OwnedFd, state: &State) -> io::Result<()> {
+    for (slot, words) in state.requests().used(usize::MAX) {
+        match rustix::io::write(connection, &failure(words[0].load(Ordering::Acquire))) {
+            // It was answered, only not crossed out.
+            Ok(_) | Err(rustix::io::Errno::NOENT) => state.requests().release(slot),
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
+}
+
+/// An answer without a body: length, negative errno, number of the request.
+fn failure(unique: u64) -> [u8; 16] {
+    let mut answer = [0; 16];
+    answer[..4].copy_from_slice(&16_u32.to_ne_bytes());
+    answer[4..8].copy_from_slice(&(-libc::EIO).to_ne_bytes());
+    answer[8..].copy_from_slice(&unique.to_ne_bytes());
+    answer
 }
 
 /// Whether kernel and file system agreed on requests that come again.
@@ -114,6 +137,23 @@ fn resend(connection: &OwnedFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_sends_nothing_again_is_answered() {
+        let (ours, kernel) = fd::pair().unwrap();
+        let file = State::create().unwrap();
+        let state = State::open(file.as_fd()).unwrap();
+        for unique in [14, 16] {
+            assert!(state.requests().claim(0, unique).is_some());
+        }
+        fail_unanswered(&ours, &state).unwrap();
+        let mut answer = [0; 32];
+        for unique in [14, 16_u64] {
+            assert_eq!(File::from(kernel.try_clone().unwrap()).read(&mut answer).unwrap(), 16);
+            assert_eq!(answer[..16], failure(unique));
+        }
+        assert_eq!(state.requests().used(usize::MAX).count(), 0);
+    }
 
     #[test]
     fn resending_is_read_from_the_reply() {

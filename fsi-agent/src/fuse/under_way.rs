@@ -12,6 +12,7 @@
 //! | 4 | when it began, Unix nanoseconds |
 //! | 5 | inode number the name stood for before |
 //! | 6 | inode number the other name stood for before |
+//! | 7 | 1 + the handle of a file that was opened for it |
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,8 @@ pub(super) struct Past {
     pub(super) began_unix_ns: u64,
     pub(super) before: u64,
     pub(super) before_target: u64,
+    /// A file was opened for an answer that was never given.
+    pub(super) opened: Option<u64>,
 }
 
 /// The requests under way.
@@ -57,11 +60,25 @@ impl UnderWay {
         for (slot, words) in state.requests().used(usize::MAX) {
             let word = |index: usize| words[index].load(Ordering::Acquire);
             let decision = word(3).checked_sub(1).map(|fired| (word(2), fired));
-            let past =
-                Past { counted: word(1), decision, began_unix_ns: word(4), before: word(5), before_target: word(6) };
+            let past = Past {
+                counted: word(1),
+                decision,
+                began_unix_ns: word(4),
+                before: word(5),
+                before_target: word(6),
+                opened: word(7).checked_sub(1),
+            };
             left.insert(word(0) & !RESENT, (slot, past));
         }
         Self { state, left: Mutex::new(left) }
+    }
+
+    /// What was answered and not crossed out any more does not come again: by now it would have.
+    pub(super) fn forget_left(&self) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        for (slot, _past) in left.into_values() {
+            self.state.requests().release(slot);
+        }
     }
 
     /// Writes a request down.
@@ -79,7 +96,7 @@ impl UnderWay {
         let slot = table.claim(from, u64::MAX);
         if let Some(slot) = slot {
             let words = table.slot(slot);
-            for word in &words[1..7] {
+            for word in &words[1..8] {
                 word.store(0, Ordering::Relaxed);
             }
             words[4].store(clock.unix_ns(clock::monotonic_ns()), Ordering::Relaxed);
@@ -111,6 +128,11 @@ impl Guard {
         self.set(3, fired.saturating_add(1));
     }
 
+    /// A file was opened for this request's answer.
+    pub(super) fn opens(&self, handle: u64) {
+        self.set(7, handle.saturating_add(1));
+    }
+
     /// What the names stood for before anything was done.
     pub(super) fn before(&self, name: u64, target: u64) {
         if self.past.is_none() {
@@ -125,5 +147,37 @@ impl Drop for Guard {
         if let Some(slot) = self.slot {
             self.state.requests().release(slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_server_leaves_is_found_once_and_forgotten_after() {
+        let file = State::create().unwrap();
+        let first = UnderWay::new(State::open(file.as_fd()).unwrap());
+        let clock = Clock::measure();
+        let guard = first.begin(10, clock);
+        guard.counts(7);
+        guard.opens(0);
+        guard.decided(3, 0b101);
+        // As a server that is killed: nothing is crossed out.
+        std::mem::forget(guard);
+        std::mem::forget(first.begin(12, clock));
+
+        let next = UnderWay::new(State::open(file.as_fd()).unwrap());
+        assert_eq!(next.begin(10, clock).past(), None, "a number of its own");
+        let guard = next.begin(10 | RESENT, clock);
+        let past = guard.past().unwrap();
+        assert_eq!((past.counted, past.opened, past.decision), (7, Some(0), Some((3, 0b101))));
+        drop(guard);
+        assert_eq!(next.begin(10 | RESENT, clock).past(), None, "once");
+        assert_eq!(next.state.requests().used(usize::MAX).count(), 1);
+        next.forget_left();
+        assert_eq!(next.state.requests().used(usize::MAX).count(), 0);
     }
 }

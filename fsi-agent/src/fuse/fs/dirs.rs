@@ -36,11 +36,13 @@ impl Interposer {
         self.run(
             call,
             &Ask::new(Op::Opendir, On::Node(number)),
-            |_way| {
+            |way| {
+                self.close_unanswered(way);
                 let node = self.nodes.get(number)?;
                 let flags = flags | OFlags::DIRECTORY;
                 let file = reopen(&self.nodes, &node, flags)?;
                 let handle = self.open_files.add(number, flags, Kind::Directory, Some(file))?.handle;
+                way.under.opens(handle);
                 Ok(Opened { handle, backing: None, direct: false, wants_flush: false })
             },
             answer,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::{Ask, Call, DATA, Interposer, On, Outcome};
+use super::{Ask, Call, DATA, Interposer, On, Outcome, Way};
 use crate::fuse::keeper_link::Keeper;
 use crate::fuse::node::{Node, STATX};
 use crate::fuse::open_files::{Kind, reopen};
@@ -49,15 +49,16 @@ impl Interposer {
         self.run(
             call,
             &ask,
-            |_way| {
+            |way| {
                 let node = self.nodes.get(number)?;
-                self.open_node(call, &node, flags)
+                self.open_node(call, way, &node, flags)
             },
             answer,
         );
     }
 
-    fn open_node(&self, call: Call, node: &Node, flags: OFlags) -> Result<Opened, Errno> {
+    fn open_node(&self, call: Call, way: &Way<'_>, node: &Node, flags: OFlags) -> Result<Opened, Errno> {
+        self.close_unanswered(way);
         let concern = self.concern(|| self.nodes.path(node.number));
         let concerned = concern.intersects(DATA) || self.armed().volume.sees_data();
         let wants_flush = concern.contains(Op::Flush);
@@ -87,7 +88,9 @@ impl Interposer {
             self.device().unregister(id);
         }
         self.nodes.record(node).set_backing(io.backing.unwrap_or(0), io.passthrough);
-        Ok(Opened { handle: opened?, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
+        let handle = opened?;
+        way.under.opens(handle);
+        Ok(Opened { handle, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
     }
 
     fn add_open(&self, call: Call, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
@@ -141,7 +144,7 @@ impl Interposer {
                     let file = reopen(&self.nodes, &node, OFlags::WRONLY)?;
                     self.resize(way, &node, file.as_fd(), 0)?;
                 }
-                match self.open_node(call, &node, flags) {
+                match self.open_node(call, way, &node, flags) {
                     Ok(opened) => Ok(Created { entry, opened }),
                     Err(error) => {
                         self.nodes.forget(entry.number, 1);
@@ -151,6 +154,13 @@ impl Interposer {
             },
             answer,
         );
+    }
+
+    /// What a server opened that was killed before it could say so is open for nobody.
+    pub(super) fn close_unanswered(&self, way: &Way<'_>) {
+        if let Some(handle) = way.past().and_then(|past| past.opened) {
+            self.release(handle);
+        }
     }
 
     /// The last descriptor of an open file is gone.
