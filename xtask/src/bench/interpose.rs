@@ -67,7 +67,12 @@ fn against(rounds: &Rounds, line: Line, load: Load, [ours, other]: [Mode; 2], wh
         return Row::open(line, what, target, &format!("skipped, {why}"));
     }
     let name = load.name();
-    Row::of_rounds(line, what, (rounds.times(other, ours, name), rounds.a_a(name)), "x", target)
+    let row = Row::of_rounds(line, what, (rounds.times(other, ours, name), rounds.a_a(name)), "x", target);
+    // Nothing can be faster than native, so that a peer that is near it leaves no room.
+    match rounds.times(other, Mode::Native, name) {
+        Some((times, _)) if rounds::Mode::peer(other).is_some() => row.noted(format!("native / the peer: {times:.1}")),
+        Some(_) | None => row,
+    }
 }
 
 fn unconcerned(rounds: &Rounds) -> Vec<Row> {
@@ -98,11 +103,13 @@ fn concerned(rounds: &Rounds) -> Vec<Row> {
         against(rounds, Line::I4, load, [Mode::Concerned, other], &format!("concerned / {what}"), target)
     };
     let passthrough_ll = "passthrough_ll (cache=never)";
+    let all = [Mode::AllConcerned, Mode::Bindfs];
     vec![
         of(Load::Read4k, Mode::PassthroughLl, passthrough_ll, Target::AtLeast(0.8)),
         of(Load::Write4k, Mode::PassthroughLl, passthrough_ll, Target::AtLeast(0.8)),
         of(Load::Create, Mode::Bindfs, "bindfs", Target::AtLeast(1.0)),
         of(Load::Create, Mode::PassthroughLl, passthrough_ll, Target::None),
+        against(rounds, Line::I4, Load::Create, all, "every operation concerned / bindfs", Target::None),
         of(Load::Read4k, Mode::Native, "native", Target::None),
         of(Load::Write4k, Mode::Native, "native", Target::None),
     ]

@@ -28,8 +28,12 @@ const SLOW_BYTES: usize = 16 << 20;
 /// fio's own start, and the first of its delayed reads.
 const BUSY_STARTS: Duration = Duration::from_millis(500);
 
-/// It concerns every operation on every file, and never strikes.
-const CONCERNED: &str = "version: 1\nrules:\n  - { name: later, when: { after: 1h }, do: { delay: 1ms } }\n";
+/// It concerns every read and write, and never strikes.
+const CONCERNED: &str =
+    "version: 1\nrules:\n  - { name: later, match: { ops: [read, write] }, when: { after: 1h }, do: { delay: 1ms } }\n";
+
+/// The same of every operation, so that the kernel may remember neither names nor attributes.
+const ALL_CONCERNED: &str = "version: 1\nrules:\n  - { name: later, when: { after: 1h }, do: { delay: 1ms } }\n";
 
 const BESIDE: &str = "version: 1
 rules:
@@ -46,8 +50,10 @@ pub(super) enum Mode {
     Plain,
     /// A file that no rule concerns, while another one is delayed and fails.
     Beside,
-    /// A rule concerns everything and does not strike.
+    /// A rule concerns reads and writes and does not strike.
     Concerned,
+    /// A rule concerns everything and does not strike.
+    AllConcerned,
     /// libfuse's example, without the kernel's cache, so that every read and write comes to it.
     PassthroughLl,
     Bindfs,
@@ -77,6 +83,7 @@ impl rounds::Mode for Mode {
             Self::Plain => "plain",
             Self::Beside => "beside",
             Self::Concerned => "concerned",
+            Self::AllConcerned => "all_concerned",
             Self::PassthroughLl => "passthrough_ll",
             Self::Bindfs => "bindfs",
         }
@@ -86,7 +93,9 @@ impl rounds::Mode for Mode {
         match self {
             Self::PassthroughLl => Some(Peer::PassthroughLl),
             Self::Bindfs => Some(Peer::Bindfs),
-            Self::Native | Self::NativeAgain | Self::Plain | Self::Beside | Self::Concerned => None,
+            Self::Native | Self::NativeAgain | Self::Plain | Self::Beside | Self::Concerned | Self::AllConcerned => {
+                None
+            }
         }
     }
 }
@@ -127,7 +136,7 @@ impl Load {
 
     /// Who is compared under it.
     fn modes(self, line: Line) -> &'static [Mode] {
-        use Mode::{Beside, Bindfs, Concerned, Native, NativeAgain, PassthroughLl, Plain};
+        use Mode::{AllConcerned, Beside, Bindfs, Concerned, Native, NativeAgain, PassthroughLl, Plain};
         match (line, self) {
             (Line::I1, Self::Read4k) => &[Native, NativeAgain, Plain, PassthroughLl],
             (Line::I1, Self::Write4k) => &[Native, NativeAgain, Plain, PassthroughLl, Bindfs],
@@ -135,7 +144,7 @@ impl Load {
                 &[Native, NativeAgain, Plain]
             }
             (Line::I4, Self::Read4k | Self::Write4k) => &[Native, NativeAgain, Concerned, PassthroughLl],
-            (Line::I4, Self::Create) => &[Native, NativeAgain, Concerned, PassthroughLl, Bindfs],
+            (Line::I4, Self::Create) => &[Native, NativeAgain, Concerned, AllConcerned, PassthroughLl, Bindfs],
             (Line::I5, Self::Read4k | Self::Write4k) => &[Native, NativeAgain, Plain, Beside],
             _not_compared => &[],
         }
@@ -204,6 +213,7 @@ impl<'a> Stage<'a> {
                 Mode::Plain => self.mount(name, "")?,
                 Mode::Beside => self.mount(name, BESIDE)?,
                 Mode::Concerned => self.mount(name, CONCERNED)?,
+                Mode::AllConcerned => self.mount(name, ALL_CONCERNED)?,
                 Mode::PassthroughLl => {
                     let mut command = Command::new(tools::passthrough_ll());
                     command.arg("-f").arg("-o").arg(format!("source={},cache=never", self.source.display()));
@@ -226,7 +236,11 @@ impl<'a> Stage<'a> {
         let kit = self.kit;
         let source = self.source.clone();
         let mounted = self.mounted(mode).with_context(|| format!("mount {}", rounds::Mode::name(mode)))?;
-        let place = mounted.map_or(source, |mounted| mounted.target().to_path_buf());
+        let place = mounted.map_or_else(|| source.clone(), |mounted| mounted.target().to_path_buf());
+        // What the load before has left to be written would be written during this one.
+        let mut sync = Command::new("sync");
+        sync.arg("--file-system").arg(&source);
+        kit.lines(sync)?;
         let busy = if mode == Mode::Beside { Some(Busy::start(&place.join(SLOW))?) } else { None };
         let ns = match load {
             Load::Create => {
@@ -278,7 +292,15 @@ mod tests {
         assert!(compared(&BTreeSet::from([Line::I2, Line::I3, Line::I6])).is_empty());
         let both = compared(&BTreeSet::from([Line::I1, Line::I4]));
         let create = both.iter().find(|group| group.load == Load::Create).expect("both compare it");
-        let modes = [Mode::Native, Mode::NativeAgain, Mode::Plain, Mode::Concerned, Mode::PassthroughLl, Mode::Bindfs];
+        let modes = [
+            Mode::Native,
+            Mode::NativeAgain,
+            Mode::Plain,
+            Mode::Concerned,
+            Mode::AllConcerned,
+            Mode::PassthroughLl,
+            Mode::Bindfs,
+        ];
         assert_eq!(create.modes, modes);
     }
 }

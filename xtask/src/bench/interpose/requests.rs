@@ -85,7 +85,7 @@ fn row(kit: &Kit, stage: &mut Stage<'_>, trace: &Trace, counted: &Counted) -> Re
         true => "none".to_owned(),
         false => ours.iter().map(|(name, count)| format!("{name} {count:.3}")).collect::<Vec<_>>().join(", "),
     }];
-    for mode in [Mode::Concerned, Mode::PassthroughLl, Mode::Bindfs] {
+    for mode in [Mode::Concerned, Mode::AllConcerned, Mode::PassthroughLl, Mode::Bindfs] {
         if mode.peer().is_none_or(|peer| peer.is_here()) {
             let sum = sum(&per_operation(kit, stage, trace, counted, mode)?);
             notes.push(format!("{} {sum:.2}", mode.name()));
