@@ -61,9 +61,7 @@ impl Postgres {
             succeed(Command::new("chown").arg(USER).arg(directory));
         }
         let mut this = Self { programs, data: data.to_owned(), sockets, server: None };
-        succeed(
-            this.program("initdb").args(["--auth=trust", "--username=postgres", "--pgdata"]).arg(data),
-        );
+        succeed(this.program("initdb").args(["--auth=trust", "--username=postgres", "--pgdata"]).arg(data));
         this.start();
         this
     }

@@ -6,7 +6,6 @@
 mod fio;
 mod interpose;
 mod kit;
-mod mounts;
 mod observe;
 mod parsers;
 mod report;

@@ -11,8 +11,8 @@ use xtask::cargo_env::forget_outer_cargo;
 use xtask::tools;
 use xtask::workspace::Workspace;
 
-use super::mounts;
 use crate::child::{self, Event};
+use crate::mounts;
 
 /// No single measurement takes longer; what does hangs.
 const LIMIT: Duration = Duration::from_secs(120);

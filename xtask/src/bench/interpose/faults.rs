@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::super::Line;
 use super::super::fio;
 use super::super::kit::Kit;
-use super::super::mounts::Mounted;
 use super::super::parsers;
 use super::super::report::{Row, Target};
 use super::modes::Stage;
 use super::pace::percentile;
+use crate::mounts::Mounted;
 
 const MS: f64 = 1e6;
 const DELAYS: [(&str, f64); 2] = [("late-1ms", 1.0), ("late-10ms", 10.0)];

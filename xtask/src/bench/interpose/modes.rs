@@ -13,9 +13,9 @@ use xtask::tools;
 use super::super::Line;
 use super::super::fio;
 use super::super::kit::{Kit, Peer};
-use super::super::mounts::Mounted;
 use super::super::parsers;
 use super::super::rounds::{self, Group, Sample};
+use crate::mounts::Mounted;
 
 const SECONDS: u32 = 2;
 /// Of create, stat, unlink.

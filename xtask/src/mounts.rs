@@ -1,4 +1,4 @@
-//! Mounts of a run: ours and the peers', in the foreground, so that Ctrl-C ends them with everything else.
+//! Mounts that a command makes, ours and others: none may outlive it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// One that answers; it ends with this.
 #[derive(Debug)]
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     server: Child,
     target: PathBuf,
 }
 
 impl Mounted {
     /// Starts what mounts at `target`, and waits until it has. What it said is in the error when it did not.
-    pub(super) fn start(mut command: Command, target: &Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, target: &Path) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         fs::create_dir_all(target).with_context(|| format!("create {}", target.display()))?;
         let words = target.with_extension("words");
@@ -44,12 +44,12 @@ impl Mounted {
         Ok(mounted)
     }
 
-    pub(super) fn target(&self) -> &Path {
+    pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
     /// The number by which the kernel knows its connection.
-    pub(super) fn connection(&self) -> Result<u32> {
+    pub(crate) fn connection(&self) -> Result<u32> {
         connection(&self.target)?.with_context(|| format!("{} is no mount any more", self.target.display()))
     }
 }
@@ -71,7 +71,7 @@ impl Drop for Mounted {
 }
 
 /// Takes away what an earlier run left mounted below `directory`.
-pub(super) fn clear(directory: &Path) -> Result<()> {
+pub(crate) fn clear(directory: &Path) -> Result<()> {
     // The last one first: one may be mounted in another.
     for point in points()?.iter().rev().filter(|(_, point)| point.starts_with(directory)) {
         umount(&point.1, &["--lazy"]);
