@@ -3,9 +3,9 @@
 //! Never a test: the numbers depend on the machine and on who else works on it, which is why the same load against itself
 //! (the A/A ratio) stands beside each of them.
 
-mod counts;
+mod fio;
+mod interpose;
 mod kit;
-mod modes;
 mod observe;
 mod parsers;
 mod report;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use xtask::workspace::Workspace;
 
 use self::kit::Kit;
-use self::rounds::Rounds;
+use self::report::Row;
 use crate::setup::{self, Purpose};
 
 #[derive(Debug, Args)]
@@ -35,18 +35,20 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum Subject {
     /// What observing costs, and whether it counts exactly (about five minutes)
-    Observe(ObserveOptions),
+    Observe(Choice),
+    /// What a mount costs and whether it keeps to its rules (about ten minutes)
+    Interpose(Choice),
 }
 
 #[derive(Debug, Args)]
-struct ObserveOptions {
+struct Choice {
     /// Rounds, the first of which is not counted
     #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: usize,
     /// Write the JSON document here as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only these lines, for example O1,O3 [default: all]
+    /// Only these lines, for example O1,O3 or I1,I5 [default: all of the subject]
     #[arg(long, value_name = "LINES", value_delimiter = ',', ignore_case = true)]
     only: Vec<Line>,
 }
@@ -67,42 +69,91 @@ enum Line {
     O5,
     /// Export of spans
     S1,
+    /// Speed of files that no rule concerns
+    I1,
+    /// FUSE requests of their reads and writes
+    I2,
+    /// FUSE requests of other operations
+    I3,
+    /// Speed of files that a rule concerns
+    I4,
+    /// Delays and errors
+    I5,
+    /// Throttles
+    I6,
+}
+
+impl Subject {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Observe(_) => "observe",
+            Self::Interpose(_) => "interpose",
+        }
+    }
+
+    const fn choice(&self) -> &Choice {
+        match self {
+            Self::Observe(choice) | Self::Interpose(choice) => choice,
+        }
+    }
+
+    const fn lines(&self) -> &'static [Line] {
+        match self {
+            Self::Observe(_) => &[Line::O1, Line::O2, Line::O3, Line::O4, Line::O5, Line::S1],
+            Self::Interpose(_) => &[Line::I1, Line::I2, Line::I3, Line::I4, Line::I5, Line::I6],
+        }
+    }
+
+    /// The lines that were asked for.
+    fn chosen(&self) -> Result<BTreeSet<Line>> {
+        let only = &self.choice().only;
+        if let Some(other) = only.iter().find(|line| !self.lines().contains(line)) {
+            bail!("--only {other:?}: `bench {}` measures {:?}", self.name(), self.lines());
+        }
+        let lines = if only.is_empty() { self.lines() } else { only.as_slice() };
+        Ok(lines.iter().copied().collect())
+    }
+}
+
+/// What a subject measured.
+#[derive(Debug)]
+struct Measured {
+    rows: Vec<Row>,
+    counted_rounds: usize,
+    /// Every number of every round.
+    raw: Value,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    match &options.subject {
-        Subject::Observe(options) => observe(workspace, options),
+    let subject = &options.subject;
+    let Choice { rounds, json, only: _ } = subject.choice();
+    if *rounds < 2 {
+        bail!("--rounds {rounds}: the first round is not counted, so there must be 2 or more");
     }
-}
-
-fn observe(workspace: &Workspace, options: &ObserveOptions) -> Result<ExitCode> {
-    if options.rounds < 2 {
-        bail!("--rounds {}: the first round is not counted, so there must be 2 or more", options.rounds);
-    }
+    let lines = subject.chosen()?;
     let lacking = setup::ensure(workspace, &[Purpose::Build, Purpose::Bench])?;
     if lacking.required.iter().any(|need| need != "fio") {
         bail!("the benchmarks need what is listed above: {}", lacking.required.join(", "));
     }
-    if !setup::may_load_bpf() {
-        bail!("loading eBPF probes needs root, or CAP_BPF and CAP_PERFMON: run the benchmarks as root");
+    match subject {
+        Subject::Observe(_) => observe::may_run()?,
+        Subject::Interpose(_) => interpose::may_run()?,
     }
-    let lines: BTreeSet<Line> = match options.only.as_slice() {
-        [] => Line::value_variants().iter().copied().collect(),
-        some => some.iter().copied().collect(),
-    };
     let kit = Kit::prepare(workspace)?;
     let machine = machine();
-    let rounds = Rounds::run(&kit, &lines, options.rounds, |text| println!("{text}"))?;
-    let mut rows = observe::rows(&rounds, &lines);
-    rows.extend(counts::rows(&kit, &lines, |text| println!("{text}"))?);
+    let say = |text: &str| println!("{text}");
+    let Measured { mut rows, counted_rounds, raw } = match subject {
+        Subject::Observe(_) => observe::measure(&kit, &lines, *rounds, say)?,
+        Subject::Interpose(_) => interpose::measure(&kit, &lines, *rounds, say)?,
+    };
     rows.sort_by_key(|row| row.line);
-    let remarks = report::remarks(&rows, rounds.rounds.len());
+    let remarks = report::remarks(&rows, counted_rounds);
 
     println!("\n{}", report::table(&rows));
     remarks.iter().for_each(|remark| println!("{remark}"));
-    let document = report::document(&rows, &remarks, rounds.raw(), machine);
-    let ours = workspace.target_dir().join("bench/observe.json");
-    for path in [Some(&ours), options.json.as_ref()].into_iter().flatten() {
+    let document = report::document(&rows, &remarks, raw, machine);
+    let ours = workspace.target_dir().join(format!("bench/{}.json", subject.name()));
+    for path in [Some(&ours), json.as_ref()].into_iter().flatten() {
         write(path, &document)?;
         println!("Every number: {}", path.display());
     }
@@ -125,4 +176,21 @@ fn machine() -> Value {
         "cpus": std::thread::available_parallelism().map(usize::from).ok(),
         "load": first_line("/proc/loadavg"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(only: &[Line]) -> Choice {
+        Choice { rounds: 9, json: None, only: only.to_vec() }
+    }
+
+    #[test]
+    fn a_subject_measures_its_own_lines() {
+        assert_eq!(Subject::Interpose(choice(&[])).chosen().unwrap().len(), 6);
+        assert_eq!(Subject::Observe(choice(&[Line::O4])).chosen().unwrap(), BTreeSet::from([Line::O4]));
+        let refused = Subject::Observe(choice(&[Line::O1, Line::I2])).chosen().unwrap_err();
+        assert_eq!(refused.to_string(), "--only I2: `bench observe` measures [O1, O2, O3, O4, O5, S1]");
+    }
 }

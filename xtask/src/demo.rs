@@ -1,7 +1,9 @@
-//! `cargo xtask demo`: real programs, watched by `fsi observe`, on a machine that need not be prepared.
+//! `cargo xtask demo`: real programs, watched by `fsi observe` and broken by `fsi mount`, on a machine that need not be prepared.
 //!
 //! Everything it writes is in one fresh directory, which it names at the end and leaves.
 
+mod breaking;
+mod spans;
 mod stage;
 
 use std::env;
@@ -15,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use xtask::workspace::Workspace;
 
+use self::breaking::Shown;
 use self::stage::{Stage, Watched};
 use crate::child::{self, Event};
 use crate::setup::{self, Purpose};
@@ -61,12 +64,26 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
             failed.push(watched.name);
         }
     }
+    println!(
+        "\n== Breaking it on purpose\nfsi mount shows a directory in another place. Rules say what goes wrong there.\n"
+    );
+    let shown_broken = breaking::show(&fsi, &out, stage.python())?;
+    if let Shown::LeftOut(why) = &shown_broken {
+        println!("Left out: {why}.");
+    }
     println!("\n== What is left in {}", out.display());
     println!("  NAME.spans.jsonl  the spans, one OTLP/JSON request a line, as a Collector's file receiver reads them");
     println!("  NAME.prom         the metrics, as Prometheus reads them");
     println!("  NAME.txt          the reports above in full");
     println!("  for NAME in {}", stage.programs().map(|watched| watched.name).join(", "));
+    if let Shown::Well | Shown::Badly(_) = &shown_broken {
+        println!("  mount/            the rules, the fault log, the spans and the metrics of the mount");
+    }
     println!("To watch a program of your own: {} observe --tree -- COMMAND", shown(&fsi));
+    println!("To break one: {} mount --rules RULES DIRECTORY MOUNTPOINT (docs/RULES.md has the rules)", shown(&fsi));
+    if let Shown::Badly(what) = shown_broken {
+        bail!("breaking did not go as it should: {what}");
+    }
     if !failed.is_empty() {
         bail!("not watched to the end: {}", failed.join(", "));
     }

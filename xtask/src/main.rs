@@ -6,6 +6,7 @@
 mod bench;
 mod child;
 mod demo;
+mod mounts;
 mod progress;
 mod setup;
 mod test;
@@ -31,7 +32,7 @@ enum Command {
     Setup(setup::Options),
     /// Build the eBPF programs, if anything changed (cargo build does this by itself)
     BuildEbpf,
-    /// Watch four real programs with fsi and show what it saw
+    /// Watch four real programs with fsi, break three, and show what it saw
     Demo(demo::Options),
     /// Run every check and test, and count them
     Test(test::Options),

@@ -18,7 +18,7 @@ use xtask::workspace::Workspace;
 use self::catalogue::{Need, State, Weight};
 pub(crate) use self::install::{older_kernel, otelcol};
 use self::machine::Machine;
-pub(crate) use self::machine::{may_load_bpf, python};
+pub(crate) use self::machine::{is_root, may_load_bpf, python};
 use self::plan::Plan;
 
 #[derive(Debug, Args)]

@@ -15,6 +15,12 @@ pub const PJDFSTEST: Crate = Crate { name: "pjdfstest", version: "0.2.2" };
 /// Does random things to one file and compares it with what memory says.
 pub const FSX: Crate = Crate { name: "fsx", version: "0.3.2" };
 
+/// libfuse's own pass-through file system, as Debian ships its source.
+#[must_use]
+pub fn passthrough_ll() -> PathBuf {
+    tool_dir("passthrough_ll", "debian").join("passthrough_ll")
+}
+
 /// A crate whose one program has its name, in the version that we test with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crate {

@@ -28,6 +28,9 @@ const O_DIRECT: i32 = 0o200_000;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "arm")))]
 const O_DIRECT: i32 = 0o40_000;
 
+/// What a failing read is to say, the same on every architecture.
+const EIO: i32 = 5;
+
 /// What O_DIRECT asks of a buffer.
 #[repr(align(4096))]
 struct Aligned([u8; PAGE]);
@@ -57,6 +60,10 @@ fn run(name: &str, iterations: u64, directory: &Path) -> Result<f64> {
         "create" => create(iterations, directory),
         "open" => open(iterations, directory),
         "getppid" => getppid(iterations),
+        "stat" => stat(iterations, directory),
+        "rewrite" => rewrite(iterations, directory),
+        "lifetime" => lifetime(iterations, directory),
+        "failing" => failing(iterations, directory),
         other => bail!("there is no loop `{other}`"),
     }
 }
@@ -165,6 +172,49 @@ fn open(iterations: u64, directory: &Path) -> Result<f64> {
     let path = data(directory);
     let mut byte = [0];
     timed(iterations, |_| Ok(File::open(&path)?.read_exact_at(&mut byte, 0)?))
+}
+
+fn stat(iterations: u64, directory: &Path) -> Result<f64> {
+    let path = data(directory);
+    timed(iterations, |_| Ok(fs::metadata(&path).map(drop)?))
+}
+
+/// A page of one open file, read and written back.
+fn rewrite(iterations: u64, directory: &Path) -> Result<f64> {
+    let file = OpenOptions::new().read(true).write(true).open(data(directory))?;
+    let mut page = [0; PAGE];
+    timed(iterations, |iteration| {
+        let offset = iteration % FILE_PAGES * PAGE as u64;
+        file.read_exact_at(&mut page, offset)?;
+        Ok(file.write_all_at(&page, offset)?)
+    })
+}
+
+/// Create, write (and close), stat, unlink.
+fn lifetime(iterations: u64, directory: &Path) -> Result<f64> {
+    let path = directory.join("created");
+    timed(iterations, |_| {
+        File::create(&path)?.write_all(&[1])?;
+        fs::metadata(&path)?;
+        Ok(fs::remove_file(&path)?)
+    })
+}
+
+/// One byte of a file whose reads may fail with EIO; how many did is said in a line of its own.
+fn failing(iterations: u64, directory: &Path) -> Result<f64> {
+    let file = File::open(data(directory))?;
+    let mut byte = [0];
+    let mut failed = 0_u64;
+    let ns = timed(iterations, |_| match file.read_at(&mut byte, 0) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(EIO) => {
+            failed += 1;
+            Ok(())
+        }
+        Err(other) => Err(other.into()),
+    })?;
+    println!("bench_loop_failed {failed}");
+    Ok(ns)
 }
 
 /// A system call that is no file operation.

@@ -2,11 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use xtask::cargo_env::forget_outer_cargo;
@@ -14,10 +12,10 @@ use xtask::tools;
 use xtask::workspace::Workspace;
 
 use crate::child::{self, Event};
+use crate::mounts;
 
 /// No single measurement takes longer; what does hangs.
 const LIMIT: Duration = Duration::from_secs(120);
-const READY: Duration = Duration::from_secs(30);
 
 /// What may be missing on a machine, and is then skipped by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +24,8 @@ pub(super) enum Peer {
     Perf,
     Strace,
     Fio,
+    PassthroughLl,
+    Bindfs,
 }
 
 impl Peer {
@@ -35,11 +35,18 @@ impl Peer {
             Self::Perf => "perf",
             Self::Strace => "strace",
             Self::Fio => "fio",
+            Self::PassthroughLl => "passthrough_ll",
+            Self::Bindfs => "bindfs",
         }
     }
 
     pub(super) fn is_here(self) -> bool {
-        tools::on_path(self.program()).is_some()
+        match self {
+            Self::PassthroughLl => tools::is_executable(&tools::passthrough_ll()),
+            Self::Bpftrace | Self::Perf | Self::Strace | Self::Fio | Self::Bindfs => {
+                tools::on_path(self.program()).is_some()
+            }
+        }
     }
 }
 
@@ -58,20 +65,26 @@ impl Kit {
         build(workspace)?;
         let release = workspace.target_dir().join("release");
         let work = workspace.target_dir().join("bench").join("work");
+        mounts::clear(&work)?;
         if work.exists() {
             fs::remove_dir_all(&work).with_context(|| format!("empty {}", work.display()))?;
         }
         fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-        let kit = Self {
+        Ok(Self {
             fsi: release.join("fsi"),
             driver: release.join("examples/bench_driver"),
             bench_loop: release.join("bench_loop"),
             work,
-        };
-        let mut prepare = Command::new(&kit.bench_loop);
-        prepare.arg(&kit.work).arg("prepare=1");
-        kit.lines(prepare)?;
-        Ok(kit)
+        })
+    }
+
+    /// Puts the files that the loops use into a directory.
+    pub(super) fn fill(&self, directory: &Path) -> Result<()> {
+        self.lines(self.loops_in(directory, &[("prepare", 1)])).map(drop)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.work
     }
 
     /// A file in the directory.
@@ -89,6 +102,13 @@ impl Kit {
         let mut words = vec![self.bench_loop.display().to_string(), self.work.display().to_string()];
         words.extend(loops.iter().map(|(name, iterations)| format!("{name}={iterations}")));
         words
+    }
+
+    /// `bench_loop` in another directory.
+    pub(super) fn loops_in(&self, directory: &Path, loops: &[(&str, u64)]) -> Command {
+        let mut command = Command::new(&self.bench_loop);
+        command.arg(directory).args(loops.iter().map(|(name, iterations)| format!("{name}={iterations}")));
+        command
     }
 
     /// Runs to the end; everything that was printed. A failure is told with the last of it.
@@ -110,7 +130,10 @@ impl Kit {
 
 impl Drop for Kit {
     fn drop(&mut self) {
-        // What stays is emptied by the next run.
+        // What is still mounted must not be emptied; what stays is emptied by the next run.
+        if mounts::clear(&self.work).is_err() {
+            return;
+        }
         fs::remove_dir_all(&self.work).unwrap_or_default();
     }
 }
@@ -137,49 +160,4 @@ pub(super) fn with_tracefs<W: AsRef<OsStr>>(words: &[W]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).args(words);
     command
-}
-
-/// An `fsi observe` of an idle process; both end with this.
-#[derive(Debug)]
-pub(super) struct Beside {
-    children: Vec<Child>,
-}
-
-impl Beside {
-    /// Returns when the hooks are attached.
-    pub(super) fn start(fsi: &Path) -> Result<Self> {
-        let mut beside = Self { children: Vec::new() };
-        let idle = beside.spawn(Command::new("sleep").arg("3600"))?;
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("find a port")?;
-        let listen = port.to_string();
-        // The metrics are served once everything is attached: that is how one sees that it is.
-        beside.spawn(Command::new(fsi).args(["observe", "--pid", &idle.to_string(), "--metrics-listen", &listen]))?;
-        let deadline = Instant::now() + READY;
-        while TcpStream::connect(port).is_err() {
-            if Instant::now() > deadline {
-                bail!("`fsi observe --pid` beside the load did not start");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(beside)
-    }
-
-    fn spawn(&mut self, command: &mut Command) -> Result<u32> {
-        let program = command.get_program().to_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
-        let pid = child.id();
-        self.children.push(child);
-        Ok(pid)
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            // It may have ended by itself.
-            child.kill().unwrap_or_default();
-            child.wait().map(drop).unwrap_or_default();
-        }
-    }
 }

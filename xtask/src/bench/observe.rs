@@ -1,14 +1,40 @@
-//! What observing costs: the rows that rounds give.
+//! `cargo xtask bench observe`: what observing costs, and whether it counts exactly.
+
+mod beside;
+mod counts;
+mod modes;
 
 use std::collections::BTreeSet;
 
-use super::Line;
-use super::modes::Mode;
+use anyhow::{Result, bail};
+
+use self::modes::Mode;
+use super::kit::Kit;
 use super::report::{Row, Target};
-use super::rounds::Rounds;
+use super::rounds::{self, Group};
+use super::{Line, Measured};
+use crate::setup;
+
+type Rounds = rounds::Rounds<Mode>;
+
+pub(super) fn may_run() -> Result<()> {
+    if !setup::may_load_bpf() {
+        bail!("loading eBPF probes needs root, or CAP_BPF and CAP_PERFMON: run the benchmarks as root");
+    }
+    Ok(())
+}
+
+pub(super) fn measure(kit: &Kit, lines: &BTreeSet<Line>, count: usize, say: impl Fn(&str)) -> Result<Measured> {
+    kit.fill(kit.directory())?;
+    let groups = [Group { load: (), modes: modes::compared(lines) }];
+    let rounds = Rounds::run(&groups, count, &say, |(), mode| mode.run(kit, lines))?;
+    let mut rows = rows(&rounds, lines);
+    rows.extend(counts::rows(kit, lines, say)?);
+    Ok(Measured { rows, counted_rounds: rounds.rounds.len(), raw: rounds.raw() })
+}
 
 /// The rows of O1, O2, O3 and of the second half of O5.
-pub(super) fn rows(rounds: &Rounds, lines: &BTreeSet<Line>) -> Vec<Row> {
+fn rows(rounds: &Rounds, lines: &BTreeSet<Line>) -> Vec<Row> {
     let mut rows = Vec::new();
     if lines.contains(&Line::O1) {
         rows.extend(ratios(rounds));

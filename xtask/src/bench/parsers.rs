@@ -14,6 +14,11 @@ pub(super) fn loops<'a>(lines: impl IntoIterator<Item = &'a str>) -> BTreeMap<St
     lines.into_iter().filter_map(one).collect()
 }
 
+/// Reads that failed in a loop of failing ones.
+pub(super) fn failed<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<u64> {
+    lines.into_iter().find_map(|line| line.strip_prefix("bench_loop_failed ")?.trim().parse().ok())
+}
+
 /// The one JSON document that stands between other lines.
 pub(super) fn document(lines: &[String]) -> Option<Value> {
     let begin = lines.iter().position(|line| line == "{")?;
@@ -81,6 +86,12 @@ mod tests {
         let times =
             loops(lines("fsi: hello\nbench_loop pread 200000 301.25\nbench_loop bad\nbench_loop open 5 4000.00\n"));
         assert_eq!(times, BTreeMap::from([("pread".to_owned(), 301.25), ("open".to_owned(), 4000.0)]));
+    }
+
+    #[test]
+    fn failures_stand_in_a_line_of_their_own() {
+        assert_eq!(failed(lines("bench_loop_failed 39\nbench_loop failing 4000 5000.00\n")), Some(39));
+        assert_eq!(failed(lines("bench_loop failing 4000 5000.00\n")), None);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(super) enum Target {
     AtLeast(f64),
     AtMost(f64),
     Exactly(f64),
+    /// Both included.
+    Within(f64, f64),
     /// It is told to be compared with, or to watch it.
     None,
 }
@@ -53,6 +55,7 @@ impl Target {
             Self::AtLeast(least) => value >= least,
             Self::AtMost(most) => value <= most,
             Self::Exactly(exact) => value.total_cmp(&exact).is_eq(),
+            Self::Within(least, most) => (least..=most).contains(&value),
             Self::None => return Verdict::NoTarget,
         };
         if met { Verdict::Met } else { Verdict::NotMet }
@@ -63,6 +66,7 @@ impl Target {
             Self::AtLeast(least) => format!(">= {}", number(least)),
             Self::AtMost(most) => format!("<= {}", number(most)),
             Self::Exactly(exact) => format!("= {}", number(exact)),
+            Self::Within(least, most) => format!("{} to {}", number(least), number(most)),
             Self::None => "-".to_owned(),
         }
     }
@@ -134,10 +138,11 @@ impl Row {
 
     fn json(&self) -> Value {
         let (relation, target) = match self.target {
-            Target::AtLeast(least) => (Some(">="), Some(least)),
-            Target::AtMost(most) => (Some("<="), Some(most)),
-            Target::Exactly(exact) => (Some("="), Some(exact)),
-            Target::None => (None, None),
+            Target::AtLeast(least) => (Some(">="), json!(least)),
+            Target::AtMost(most) => (Some("<="), json!(most)),
+            Target::Exactly(exact) => (Some("="), json!(exact)),
+            Target::Within(least, most) => (Some("within"), json!([least, most])),
+            Target::None => (None, Value::Null),
         };
         let (verdict, reason) = match &self.verdict {
             Verdict::Met => ("met", None),

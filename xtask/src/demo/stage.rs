@@ -60,6 +60,11 @@ impl Stage {
         &self.out
     }
 
+    /// One that knows SQLite.
+    pub(super) fn python(&self) -> &str {
+        &self.python
+    }
+
     /// The programs' current directory.
     pub(super) fn work(&self) -> PathBuf {
         self.out.join("work")

@@ -56,6 +56,8 @@ pub(super) enum Get {
     Otelcol,
     /// Fetched from Debian into the cache, not installed: this machine goes on booting what it boots.
     OlderKernel,
+    /// An example of Debian's libfuse3-dev, built into the cache.
+    PassthroughLl,
     /// Not ours to change.
     ByHand,
 }

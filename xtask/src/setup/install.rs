@@ -35,6 +35,7 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
             Get::Crate(program) => build_crate(program),
             Get::Otelcol => build_otelcol(workspace),
             Get::OlderKernel => fetch_older_kernel(),
+            Get::PassthroughLl => build_passthrough_ll(),
             Get::Apt(_) | Get::ByHand => Ok(()),
         };
         failed.extend(done.err());
@@ -143,13 +144,26 @@ mv package/boot/vmlinuz-* vmlinuz
 rm -r package ./*.deb"#;
 
 fn fetch_older_kernel() -> Result<()> {
-    let place = older_kernel();
-    let place = place.parent().context("the kernel has a folder of its own")?;
-    let partial = partial(place);
-    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    by_script(&older_kernel(), "older-kernel", "fetch Debian's kernel", FETCH_KERNEL)
+}
+
+/// Takes the source out of Debian's package: an image without documentation has the package without its examples.
+const BUILD_PASSTHROUGH_LL: &str = r#"set -e
+apt-get download libfuse3-dev
+dpkg-deb --extract ./*.deb package
+gcc -O2 -o passthrough_ll package/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c $(pkg-config --cflags --libs fuse3)
+rm -r package ./*.deb"#;
+
+fn build_passthrough_ll() -> Result<()> {
+    by_script(&tools::passthrough_ll(), "passthrough_ll", "build passthrough_ll", BUILD_PASSTHROUGH_LL)
+}
+
+/// Has a script make `program` in the folder it runs in.
+fn by_script(program: &Path, name: &str, label: &str, script: &str) -> Result<()> {
+    let place = program.parent().context("a tool has a folder of its own")?;
     let mut command = Command::new("sh");
-    command.args(["-c", FETCH_KERNEL]).current_dir(&partial);
-    build_into(place, "older-kernel", "fetch Debian's kernel", command)
+    command.args(["-c", script]).current_dir(partial(place));
+    build_into(place, name, label, command)
 }
 
 /// Runs a command that fills `partial(place)` and puts the result in place.

@@ -39,6 +39,7 @@ impl Machine {
             Get::RustupComponent(_) => self.rustup,
             Get::BpfLinker => self.llvm || self.apt,
             Get::OlderKernel => self.apt && cfg!(target_arch = "x86_64"),
+            Get::PassthroughLl => self.apt,
             Get::Crate(_) => true,
             Get::Otelcol => self.go,
             Get::ByHand => false,
@@ -53,7 +54,7 @@ pub(crate) fn may_load_bpf() -> bool {
     effective & CAP_SYS_ADMIN != 0 || effective & (CAP_BPF | CAP_PERFMON) == CAP_BPF | CAP_PERFMON
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     // Real, effective, saved, file-system.
     field(&status, "Uid").and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")

@@ -23,9 +23,12 @@ impl<'a> Plan<'a> {
             plan.names.push(need.name);
             match need.get {
                 Get::Apt(packages) => plan.apt.extend(packages),
-                Get::RustupComponent(_) | Get::BpfLinker | Get::Crate(_) | Get::Otelcol | Get::OlderKernel => {
-                    plan.build.push(need);
-                }
+                Get::RustupComponent(_)
+                | Get::BpfLinker
+                | Get::Crate(_)
+                | Get::Otelcol
+                | Get::OlderKernel
+                | Get::PassthroughLl => plan.build.push(need),
                 Get::ByHand => {}
             }
         }
@@ -73,6 +76,7 @@ fn how(get: Get) -> &'static str {
         Get::Crate(_) => "built from crates.io into the cache, half a minute, 3 MB",
         Get::Otelcol => "built from the Go module proxy into the cache, 1 to 3 minutes, 30 MB",
         Get::OlderKernel => "fetched from Debian into the cache, not installed, 70 MB",
+        Get::PassthroughLl => "source fetched from Debian, built into the cache, a few seconds",
         Get::ByHand => "by hand",
     }
 }

@@ -125,10 +125,19 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
-                let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let exclusive = flags & OFlags::EXCL;
-                let made = caller::making(call.uid, call.gid, umask, || {
+                let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let make = |exclusive: OFlags| {
                     rustix::fs::openat(at, name, making | exclusive, Mode::from_raw_mode(mode & 0o7777))
+                };
+                // The kernel thinks that the name is free, and mostly it is: then there is nothing to truncate.
+                let mut is_new = true;
+                let made = caller::making(call.uid, call.gid, umask, || match make(OFlags::EXCL) {
+                    Err(Errno::EXIST) if exclusive.is_empty() => {
+                        is_new = false;
+                        make(exclusive)
+                    }
+                    made => made,
                 });
                 match made {
                     Ok(made) => drop(made),
@@ -140,7 +149,7 @@ impl Interposer {
                 }
                 let entry = self.entry(&directory, name, way)?;
                 let node = self.nodes.get(entry.number)?;
-                if flags.contains(OFlags::TRUNC) {
+                if flags.contains(OFlags::TRUNC) && !is_new {
                     let file = reopen(&self.nodes, &node, OFlags::WRONLY)?;
                     self.resize(way, &node, file.as_fd(), 0)?;
                 }

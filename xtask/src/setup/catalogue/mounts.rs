@@ -2,12 +2,13 @@
 //! other file systems of its kind.
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use xtask::tools::{FSX, PJDFSTEST};
+use xtask::tools::{self, FSX, PJDFSTEST};
 
 use super::super::Purpose::{Bench, Test};
 use super::super::postgres::POSTGRES;
-use super::{Get, Need, State, Weight, executable, file, program};
+use super::{Get, Need, State, Weight, executable, file, program, succeeds};
 
 pub(super) const NEEDS: &[Need] = &[
     Need {
@@ -91,7 +92,38 @@ pub(super) const NEEDS: &[Need] = &[
         get: Get::Apt(&["bindfs"]),
         by_hand: "install bindfs",
     },
+    Need {
+        name: "libfuse to build with",
+        why: "passthrough_ll is built with it",
+        serves: &[Bench],
+        weight: Weight::Optional,
+        state: |_| match (passthrough_ll(), succeeds(Command::new("pkg-config").args(["--exists", "fuse3"]))) {
+            (State::Present(_), _) => State::Present("passthrough_ll is built already".to_owned()),
+            (State::Missing, true) => State::Present("pkg-config knows fuse3".to_owned()),
+            (State::Missing, false) => State::Missing,
+        },
+        get: Get::Apt(&["gcc", "libc6-dev", "pkg-config", "libfuse3-dev"]),
+        by_hand: "install libfuse 3 with its headers, pkg-config and a C compiler",
+    },
+    Need {
+        name: "passthrough_ll",
+        why: "a peer to compare a mount with: libfuse's own pass-through file system",
+        serves: &[Bench],
+        weight: Weight::Optional,
+        state: |_| passthrough_ll(),
+        get: Get::PassthroughLl,
+        by_hand: "build example/passthrough_ll.c of libfuse 3 to tools/passthrough_ll-debian/passthrough_ll in FSI's cache",
+    },
 ];
+
+/// Being there is not enough: it loads libfuse3.
+fn passthrough_ll() -> State {
+    let program = tools::passthrough_ll();
+    match succeeds(Command::new(&program).arg("--version")) {
+        true => State::Present(program.display().to_string()),
+        false => State::Missing,
+    }
+}
 
 fn all(names: &[&str]) -> State {
     let mut places = Vec::new();

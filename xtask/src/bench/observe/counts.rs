@@ -6,10 +6,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::Line;
-use super::kit::{Kit, Peer};
-use super::parsers;
-use super::report::{Row, Target, Verdict};
+use super::super::Line;
+use super::super::kit::{Kit, Peer};
+use super::super::parsers;
+use super::super::report::{Row, Target, Verdict};
 
 /// Half a second at a million a second.
 const PACED: u64 = 500_000;
@@ -21,7 +21,7 @@ const REPETITIONS: usize = 3;
 const BURST: u64 = 400_000;
 
 /// The rows of O4, S1 and of the first half of O5.
-pub(super) fn rows(kit: &Kit, lines: &BTreeSet<Line>, say: impl Fn(&str)) -> Result<Vec<Row>> {
+pub(in crate::bench) fn rows(kit: &Kit, lines: &BTreeSet<Line>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if lines.contains(&Line::O4) {
         say("counts: fio against the histogram, spans against operations");

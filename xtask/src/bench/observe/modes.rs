@@ -1,13 +1,15 @@
 //! The ways the same load is run: alone, beside an observation, under ours, under the peers'.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Line;
-use super::kit::{Beside, Kit, Peer, with_tracefs};
-use super::parsers;
+use super::super::Line;
+use super::super::kit::{Kit, Peer, with_tracefs};
+use super::super::parsers;
+use super::super::rounds::{self, Sample};
+use super::beside::Beside;
 
 /// Iterations of the loops; about a quarter of a second each.
 const CALLS: [(&str, u64); 2] = [("pread", 300_000), ("getppid", 500_000)];
@@ -39,17 +41,11 @@ pub(super) enum Mode {
     Strace,
 }
 
-/// One mode's run of one round.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Sample {
-    /// Nanoseconds of an iteration by loop.
-    pub(super) ns: BTreeMap<String, f64>,
-    /// How many reads a peer says it saw.
-    pub(super) seen: Option<u64>,
-}
+impl rounds::Mode for Mode {
+    const BARE: Self = Self::Bare;
+    const BARE_AGAIN: Self = Self::BareAgain;
 
-impl Mode {
-    pub(super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::BareAgain => "bare_again",
@@ -64,7 +60,7 @@ impl Mode {
         }
     }
 
-    pub(super) fn peer(self) -> Option<Peer> {
+    fn peer(self) -> Option<Peer> {
         match self {
             Self::Bpftrace => Some(Peer::Bpftrace),
             Self::PerfTrace => Some(Peer::Perf),
@@ -74,7 +70,23 @@ impl Mode {
             }
         }
     }
+}
 
+/// Which modes the lines compare.
+pub(super) fn compared(lines: &BTreeSet<Line>) -> Vec<Mode> {
+    let of = |line: Line| -> &[Mode] {
+        match line {
+            Line::O1 => &[Mode::Bare, Mode::BareAgain, Mode::Sums, Mode::Observe],
+            Line::O2 => &[Mode::Bare, Mode::BareAgain, Mode::Sums, Mode::Observe, Mode::Spans, Mode::Beside],
+            Line::O3 => &[Mode::Bare, Mode::BareAgain, Mode::Sums, Mode::Bpftrace, Mode::PerfTrace, Mode::Strace],
+            Line::O5 => &[Mode::Bare, Mode::BareAgain, Mode::Sums, Mode::Events],
+            _without_rounds => &[],
+        }
+    };
+    lines.iter().flat_map(|line| of(*line)).copied().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+impl Mode {
     /// Iterations of the one-byte read in this mode.
     pub(super) fn reads(self) -> u64 {
         match self {
@@ -113,7 +125,7 @@ impl Mode {
             }
             Self::Strace => command("strace", &["-f", "-c", "-o", &report], &words),
         };
-        let printed = kit.lines(command).with_context(|| format!("measure {}", self.name()))?;
+        let printed = kit.lines(command).with_context(|| format!("measure {}", rounds::Mode::name(self)))?;
         drop(beside);
         let ns = parsers::loops(printed.iter().map(String::as_str));
         let seen = match self {
@@ -132,4 +144,15 @@ fn command(program: impl AsRef<std::ffi::OsStr>, options: &[&str], words: &[Stri
     let mut command = Command::new(program);
     command.args(options).args(words);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_compared_is_run() {
+        assert_eq!(compared(&BTreeSet::from([Line::O4, Line::S1])), []);
+        assert_eq!(compared(&BTreeSet::from([Line::O5])), [Mode::Bare, Mode::BareAgain, Mode::Sums, Mode::Events]);
+    }
 }
