@@ -92,7 +92,13 @@ pub(super) fn reopen(nodes: &Nodes, node: &Node, flags: OFlags) -> Result<OwnedF
         | OFlags::NOCTTY
         | OFlags::PATH;
     let path = object_path(nodes.file(node)?);
-    rustix::fs::open(path, (flags - once) | OFlags::CLOEXEC, Mode::empty())
+    match rustix::fs::open(&path, (flags - once) | OFlags::CLOEXEC, Mode::empty()) {
+        // A file that may only be appended to (`chattr +a`); where it ends is where the kernel has us write.
+        Err(Errno::PERM) if flags.contains(OFlags::APPEND) => {
+            rustix::fs::open(&path, (flags - once) | OFlags::APPEND | OFlags::CLOEXEC, Mode::empty())
+        }
+        opened => opened,
+    }
 }
 
 /// A path that leads to what a descriptor stands for, whatever it is called.
