@@ -271,8 +271,10 @@ fn a_full_disk_below_is_full_here() {
             return;
         }
         let mount = mount();
-        let _small = Small::at(mount.source());
+        let small = Small::at(mount.source());
         let mounted = mount.mount();
+        // The mount keeps what it was given, and the directory can be removed at the end.
+        drop(small);
         let path = mounted.target().join("file");
         let mut file = fs::File::create(&path).expect("a file");
         let block = [1; 10_000];
@@ -317,4 +319,37 @@ fn a_source_that_is_unmounted_is_served_on() {
         fs::write(mounted.source().join("bare"), "x").expect("a file");
         assert!(!mounted.target().join("bare").exists());
     }
+}
+
+/// A disk that fails, which is a mount of our own: its errno is what the application gets, and its other files are as good as ever.
+#[test]
+fn errors_of_the_disk_below_come_through() {
+    if !has(&[Need::Mounts, Need::Program("mount")]) {
+        return;
+    }
+    let rules = "version: 1\nrules: [{ name: broken, match: { ops: [read, write, fsync, unlink], path: bad }, do: { errno: EIO } }]\n";
+    let below = Mount::with_rules(rules).mount();
+    for name in ["bad", "good"] {
+        fs::write(below.source().join(name), name).expect("a file");
+    }
+    let above = Mount::plain();
+    let source = above.source();
+    fsi_tests::fsi::succeed(Command::new("mount").arg("--bind").arg(below.target()).arg(&source));
+    let above = above.mount();
+    // The mount keeps what it was given.
+    rustix::mount::unmount(&source, UnmountFlags::DETACH).expect("it is mounted");
+    let path = above.target().join("bad");
+    let writer = || fs::OpenOptions::new().write(true).open(&path).expect("it can be opened");
+    for (what, result) in [
+        ("read", fs::read(&path).map(drop)),
+        ("write", writer().write_all(b"x")),
+        ("fsync", writer().sync_all()),
+        ("unlink", fs::remove_file(&path)),
+    ] {
+        let error = result.expect_err(what);
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::IO), "{what}");
+    }
+    let good = above.target().join("good");
+    fs::write(&good, "better").expect("the neighbour can be written");
+    assert_eq!(fs::read(&good).expect("and read"), b"better");
 }
