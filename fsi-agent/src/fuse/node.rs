@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::sharded::Sharded;
-use super::state::{NodeRecord, Slot, State};
+use super::state::{NodeRecord, Slot, State, Word};
 use crate::sys::handle::{self, Handle};
 
 /// The root's number.
@@ -59,8 +59,8 @@ impl Nodes {
     /// The nodes of a state; `held` are descriptors of objects without a name.
     pub(super) fn new(state: Arc<State>, source: OwnedFd, held: Vec<(u64, OwnedFd)>) -> Result<Self, Errno> {
         let nodes = Self { state, source, map: Sharded::new() };
-        // Slots are given out from the front, so a long run of free ones is the end.
-        for (slot, words) in nodes.state.nodes().used(65_536) {
+        let end = nodes.state.word(Word::NodesEnd).load(Ordering::Acquire);
+        for (slot, words) in nodes.state.nodes().used(end) {
             let record = NodeRecord(words);
             let number = record.number();
             let (backing, open) = record.backing();
@@ -172,6 +172,7 @@ impl Nodes {
         };
         // A slot near where the number points: neighbours come and go together.
         let slot = self.state.nodes().claim(self.next_slot(), number).ok_or(Errno::NFILE)?;
+        self.state.word(Word::NodesEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let record = NodeRecord(self.state.nodes().slot(slot));
         record.lookups().store(before + 1, Ordering::Release);
         record.set_backing(0, 0);
@@ -193,7 +194,7 @@ impl Nodes {
 
     /// Where to look for a free slot.
     fn next_slot(&self) -> u32 {
-        let words = self.state.word(super::state::Word::NextNode);
+        let words = self.state.word(Word::NextNode);
         u32::try_from(words.fetch_add(1, Ordering::Relaxed) % super::state::MAX_NODES as u64).unwrap_or(0)
     }
 

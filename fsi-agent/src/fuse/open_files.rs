@@ -121,7 +121,8 @@ impl OpenFiles {
     pub(super) fn restore(state: Arc<State>) -> Self {
         let map = Sharded::new();
         let mut last = 0;
-        for (slot, words) in state.open_files().used(65_536) {
+        let end = state.word(Word::OpenEnd).load(Ordering::Acquire);
+        for (slot, words) in state.open_files().used(end) {
             let word = words[1].load(Ordering::Acquire);
             let handle = u64::from(slot.0);
             let open = Open {
@@ -160,6 +161,7 @@ impl OpenFiles {
     pub(super) fn add(&self, node: u64, flags: OFlags, kind: Kind, file: Option<OwnedFd>) -> Result<Arc<Open>, Errno> {
         let table = self.state.open_files();
         let slot: Slot = table.claim(self.next.fetch_add(1, Ordering::Relaxed), u64::MAX).ok_or(Errno::NFILE)?;
+        self.state.word(Word::OpenEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let words = table.slot(slot);
         let era = self.state.word(Word::Era).load(Ordering::Acquire);
         words[2].store(era, Ordering::Release);

@@ -99,7 +99,7 @@ fn take_up(connection: &OwnedFd, state: &State, reply: &[u8]) -> Result<(), Sess
 
 /// A kernel that does not send again has nobody else to answer what the server before left. Whether it was done is not known.
 fn fail_unanswered(connection: &OwnedFd, state: &State) -> io::Result<()> {
-    for (slot, words) in state.requests().used(usize::MAX) {
+    for (slot, words) in state.requests().used(u64::MAX) {
         match rustix::io::write(connection, &failure(words[0].load(Ordering::Acquire))) {
             // It was answered, only not crossed out.
             Ok(_) | Err(rustix::io::Errno::NOENT) => state.requests().release(slot),
@@ -152,7 +152,7 @@ mod tests {
             assert_eq!(File::from(kernel.try_clone().unwrap()).read(&mut answer).unwrap(), 16);
             assert_eq!(answer[..16], failure(unique));
         }
-        assert_eq!(state.requests().used(usize::MAX).count(), 0);
+        assert_eq!(state.requests().used(u64::MAX).count(), 0);
     }
 
     #[test]

@@ -89,6 +89,10 @@ pub enum Word {
     OrdinalsFull = 11,
     /// Where to look for a free node.
     NextNode = 12,
+    /// No slot of a node was ever used from here on.
+    NodesEnd = 13,
+    /// No slot of an open file was ever used from here on.
+    OpenEnd = 14,
 }
 
 /// Why a state cannot be used.

@@ -57,7 +57,7 @@ pub(super) struct Guard {
 impl UnderWay {
     pub(super) fn new(state: Arc<State>) -> Self {
         let mut left = HashMap::new();
-        for (slot, words) in state.requests().used(usize::MAX) {
+        for (slot, words) in state.requests().used(u64::MAX) {
             let word = |index: usize| words[index].load(Ordering::Acquire);
             let decision = word(3).checked_sub(1).map(|fired| (word(2), fired));
             let past = Past {
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!((past.counted, past.opened, past.decision), (7, Some(0), Some((3, 0b101))));
         drop(guard);
         assert_eq!(next.begin(10 | RESENT, clock).past(), None, "once");
-        assert_eq!(next.state.requests().used(usize::MAX).count(), 1);
+        assert_eq!(next.state.requests().used(u64::MAX).count(), 1);
         next.forget_left();
-        assert_eq!(next.state.requests().used(usize::MAX).count(), 0);
+        assert_eq!(next.state.requests().used(u64::MAX).count(), 0);
     }
 }

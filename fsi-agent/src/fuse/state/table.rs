@@ -53,18 +53,12 @@ impl<'a, const WORDS: usize> Table<'a, WORDS> {
         self.slot(slot)[0].store(0, Ordering::Release);
     }
 
-    /// The slots in use, up to the first `empty_run` free ones in a row.
-    pub fn used(&self, empty_run: usize) -> impl Iterator<Item = (Slot, &'a [AtomicU64])> + use<'a, WORDS> {
+    /// The slots in use below `end`. Slots that were never used are better not looked at: each costs memory then.
+    pub fn used(&self, end: u64) -> impl Iterator<Item = (Slot, &'a [AtomicU64])> + use<'a, WORDS> {
         let table = *self;
-        let mut free = 0;
-        (0..u32::try_from(self.len()).unwrap_or(u32::MAX))
-            .map(Slot)
-            .take_while(move |slot| {
-                let used = table.slot(*slot)[0].load(Ordering::Acquire) != 0;
-                free = if used { 0 } else { free + 1 };
-                free <= empty_run
-            })
-            .map(move |slot| (slot, table.slot(slot)))
+        let end = u32::try_from(end.min(self.len() as u64)).unwrap_or(u32::MAX);
+        (0..end)
+            .map(move |slot| (Slot(slot), table.slot(Slot(slot))))
             .filter(|(_, words)| words[0].load(Ordering::Acquire) != 0)
     }
 }
