@@ -24,5 +24,6 @@ pub mod postgres;
 pub mod prom;
 pub mod served;
 pub mod spans;
+pub mod stop;
 pub mod strace;
 pub mod vm;

@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::{output, text};
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
+use fsi_tests::stop::Stop;
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process};
 
@@ -31,10 +31,10 @@ rules:
 ";
 
 /// Makes, renames and removes names; what must be there at the end is what was acknowledged.
-fn journal(directory: &Path, stop: &AtomicBool) -> io::Result<BTreeSet<String>> {
+fn journal(directory: &Path, stop: &Stop) -> io::Result<BTreeSet<String>> {
     let mut there = BTreeSet::new();
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_said() {
         let (name, other) = (format!("name-{number}"), format!("other-{number}"));
         OpenOptions::new()
             .write(true)
@@ -87,7 +87,7 @@ fn verifies(mounted: &Mounted, name: &str) -> Result<(), String> {
 }
 
 /// How long each of many reads and writes took.
-fn probe(directory: &Path, stop: &AtomicBool) -> io::Result<Vec<Duration>> {
+fn probe(directory: &Path, stop: &Stop) -> io::Result<Vec<Duration>> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -96,7 +96,7 @@ fn probe(directory: &Path, stop: &AtomicBool) -> io::Result<Vec<Duration>> {
         .open(directory.join("concerned-probe"))?;
     let mut took = Vec::new();
     let mut number = 0_u64;
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_said() {
         let begun = Instant::now();
         file.write_all_at(&number.to_le_bytes(), 0)?;
         let mut read = [0; 8];
@@ -155,23 +155,24 @@ fn killed_servers_under_load() {
     let mounted = Mount::with_rules(RULES).mount();
     let names = mounted.target().join("names");
     fs::create_dir(&names).expect("a directory");
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let (journal, took, verified) = thread::scope(|scope| {
         let journal = scope.spawn(|| journal(&names, &stop));
         let probe = scope.spawn(|| probe(&mounted.target(), &stop));
         let verifiers = ["concerned", "unconcerned"].map(|name| {
             let (mounted, stop) = (&mounted, &stop);
             scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
+                while !stop.is_said() {
                     verifies(mounted, name)?;
                 }
                 Ok::<(), String>(())
             })
         });
         let stress = scope.spawn(|| stress(&mounted.target()));
+        let stop_at_end = stop.at_end();
         kill_servers(&mounted, seed);
         let stressed = stress.join().expect("it does not panic");
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_at_end);
         let verified = verifiers.map(|verifier| verifier.join().expect("it does not panic"));
         let verified: Vec<_> = verified.into_iter().chain([stressed]).collect();
         (journal.join().expect("it does not panic"), probe.join().expect("it does not panic"), verified)

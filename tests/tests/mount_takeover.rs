@@ -7,13 +7,14 @@ use std::io::{BufRead as _, BufReader, Error, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::{binary, fsi, output, text};
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
+use fsi_tests::stop::Stop;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 use serde_json::Value;
@@ -42,24 +43,27 @@ fn has_ended(pid: Pid) -> bool {
     stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_name, rest)| rest.starts_with('Z')))
 }
 
-/// Servers that die at once, each of them: whoever waits is let go, and the directory below does not show.
+/// Servers that crash at once, each of them: whoever waits is let go, and the directory below does not show.
 #[test]
 fn a_crash_loop_ends_in_an_error() {
     let Some(mounted) = mounted() else { return };
     fs::write(mounted.target().join("concerned"), "x").expect("a file");
     let keeper = mounted.keeper().expect("there is one");
+    let stop = Stop::default();
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            loop {
+            while !stop.is_said() {
                 if let Err(error) = fs::read(mounted.target().join("concerned")) {
                     return errno(&error);
                 }
             }
+            None
         });
+        let _stop_at_end = stop.at_end();
         eventually("the keeper gives up", || {
             if let Some(server) = mounted.server() {
                 // It may be gone by now.
-                kill_process(server, Signal::KILL).unwrap_or_default();
+                kill_process(server, Signal::ABORT).unwrap_or_default();
             }
             has_ended(keeper)
         });
@@ -68,6 +72,17 @@ fn a_crash_loop_ends_in_an_error() {
     });
     let error = fs::read_dir(mounted.target()).expect_err("nothing shows");
     assert_eq!(errno(&error), Some(Errno::NOTCONN));
+}
+
+/// Servers of a mount that nobody uses answer nothing, and may be killed every day of the year.
+#[test]
+fn idle_servers_that_are_killed_now_and_then_are_no_crash_loop() {
+    let Some(mounted) = mounted() else { return };
+    for _ in 0..7 {
+        thread::sleep(Duration::from_millis(1_300));
+        mounted.kill_server();
+    }
+    fs::write(mounted.target().join("concerned"), "x").expect("it is served");
 }
 
 #[test]
@@ -91,7 +106,7 @@ fn an_upgrade_is_not_noticed() {
     let copy = tempfile::tempdir().expect("a directory");
     let newer = copy.path().join("fsi");
     fs::copy(binary(), &newer).expect("a copy");
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let before = mounted.server();
     thread::scope(|scope| {
         let writers = ["concerned", "unconcerned"].map(|name| {
@@ -103,16 +118,17 @@ fn an_upgrade_is_not_noticed() {
                     let mut read = [0; 8];
                     file.read_exact_at(&mut read, number % 1000 * 8).expect("no error");
                     assert_eq!(u64::from_le_bytes(read), number);
-                    if stop.load(Ordering::Relaxed) {
+                    if stop.is_said() {
                         break;
                     }
                 }
             })
         });
+        let stop_at_end = stop.at_end();
         for _ in 0..5 {
             mounted.ctl(["upgrade".as_ref(), newer.as_os_str()]);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_at_end);
         writers.into_iter().for_each(|writer| writer.join().expect("no error"));
     });
     let after = mounted.server();

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::state::{Slot, State};
+use super::state::{Slot, State, Word};
 use crate::clock::{self, Clock};
 
 /// Marks a request that the kernel sends again (`FUSE_UNIQUE_RESEND`).
@@ -144,6 +144,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.state.word(Word::Progress).fetch_add(1, Ordering::Relaxed);
         if let Some(slot) = self.slot {
             self.state.requests().release(slot);
         }

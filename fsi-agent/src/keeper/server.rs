@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 use super::mounted::Mounted;
 use crate::sys::fd;
@@ -42,7 +43,8 @@ pub(super) struct Server {
     child: Child,
     pub(super) died: AsyncFd<OwnedFd>,
     pub(super) socket: AsyncFd<OwnedFd>,
-    pub(super) is_ready: bool,
+    /// Since when it answers requests.
+    pub(super) ready_at: Option<Instant>,
     /// Its end of the socket is open.
     pub(super) is_connected: bool,
 }
@@ -65,7 +67,7 @@ impl Server {
                 return Err(error);
             }
         };
-        let mut server = Self { child, died, socket, is_ready: false, is_connected: true };
+        let mut server = Self { child, died, socket, ready_at: None, is_connected: true };
         // A server that died meanwhile is noticed as any other.
         if let Err(error) = mounted.hand_over(server.socket())
             && error.kind() != io::ErrorKind::BrokenPipe

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start -> ready -> dies -> start ...        unmounted: done
-//!   |                 `-- 5 in a row without an answered request: abort
+//!   |                 `-- 5 in a row that came to nothing: abort
 //!   `-- no server ready by the deadline: abort (the first one: unmount)
 //! SIGTERM: unmount; busy: detach and serve on; after the drain time, or a signal once it is detached: abort
 //! upgrade: kill, start the new program; dead or late before it is ready: the old one again
@@ -10,9 +10,11 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,8 +29,10 @@ use crate::fuse::state::Word;
 use crate::sys::fd::Wait;
 use crate::sys::mount::Unmount;
 
-/// Deaths in a row, without any request answered between them, that make a crash loop.
+/// Deaths in a row that make a crash loop.
 const CRASH_LOOP: u32 = 5;
+/// A server that served for this long does not belong to one, whatever it died of.
+const LONG_LIFE: Duration = Duration::from_secs(1);
 
 /// What comes back from calls that may wait for a server.
 enum Told {
@@ -132,7 +136,7 @@ impl<'a> Watch<'a> {
             _ = terminate.recv() => Event::Signal,
             _ = interrupt.recv() => Event::Signal,
             Some(told) = self.told.recv() => Event::Told(told),
-            () = tokio::time::sleep_until(self.late_at), if !self.server.is_ready => Event::ServerLate,
+            () = tokio::time::sleep_until(self.late_at), if self.server.ready_at.is_none() => Event::ServerLate,
             () = tokio::time::sleep_until(drained_at), if self.drained_at.is_some() => Event::DrainOver,
         }
     }
@@ -204,7 +208,8 @@ impl<'a> Watch<'a> {
 
     fn ready(&mut self) {
         let is_first = !self.was_ready;
-        (self.server.is_ready, self.was_ready) = (true, true);
+        self.server.ready_at = Some(Instant::now());
+        self.was_ready = true;
         self.failure = None;
         self.before = None;
         if is_first {
@@ -235,14 +240,14 @@ impl<'a> Watch<'a> {
         if !self.was_ready {
             return Err(KeeperError::FirstServer(reason));
         }
-        if self.server.is_ready {
+        if self.server.ready_at.is_some() {
             self.late_at = Instant::now() + self.mounted.config.deadline;
         }
         if let Some(before) = self.before.take() {
             (self.notes)(Note::UpgradeFailed { reason });
             self.program = before;
             self.late_at = Instant::now() + self.mounted.config.deadline;
-        } else if self.is_crash_loop() {
+        } else if self.is_crash_loop(status) {
             return Err(KeeperError::CrashLoop(reason));
         } else {
             (self.notes)(Note::Died { pid: self.server.pid(), reason });
@@ -251,12 +256,17 @@ impl<'a> Watch<'a> {
         Ok(false)
     }
 
-    fn is_crash_loop(&mut self) -> bool {
+    /// A server that crashes soon counts, whatever it answered before: the request that kills it comes to the next one too. One that
+    /// was killed from outside counts when it answered nothing.
+    fn is_crash_loop(&mut self, status: ExitStatus) -> bool {
         let progress = self.mounted.progress();
-        if progress != self.progress {
-            (self.progress, self.deaths) = (progress, 0);
+        let answered = std::mem::replace(&mut self.progress, progress) != progress;
+        let lived = self.server.ready_at.is_some_and(|ready_at| ready_at.elapsed() >= LONG_LIFE);
+        if lived || (answered && status.signal() == Some(rustix::process::Signal::KILL.as_raw())) {
+            self.deaths = 0;
+        } else {
+            self.deaths += 1;
         }
-        self.deaths += 1;
         self.deaths >= CRASH_LOOP
     }
 
@@ -339,7 +349,6 @@ fn signals() -> io::Result<[Signal; 2]> {
 }
 
 fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (_, Some(signal)) => format!("it was killed by signal {signal}"),
         (Some(code), None) => format!("it exited with {code}"),

@@ -40,7 +40,6 @@ impl Interposer {
         W: FnOnce(&Way<'_>) -> Result<T, Errno>,
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
-        self.state.word(Word::Progress).fetch_add(1, Ordering::Relaxed);
         let under = self.under_way.begin(call.unique, self.clock);
         let armed = self.armed();
         let paused = self.state.word(Word::Paused).load(Ordering::Relaxed) != 0;
