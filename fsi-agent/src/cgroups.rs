@@ -55,7 +55,7 @@ impl Cgroups {
         let hierarchies = container::hierarchies().unwrap_or_default();
         let chosen = match selection {
             Selection::Cgroups(paths) => paths.first().and_then(|path| path.canonicalize().ok()),
-            Selection::Command | Selection::Pid(_) | Selection::All => None,
+            Selection::Command | Selection::Pid(_) | Selection::All | Selection::Policies => None,
         };
         let holding = |path: PathBuf| hierarchies.iter().find(|root| path.starts_with(root)).cloned();
         let root = chosen.map_or_else(|| hierarchies.first().cloned(), holding);

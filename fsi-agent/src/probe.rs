@@ -14,6 +14,7 @@ pub mod features;
 mod loader;
 pub mod offsets;
 pub mod options;
+mod policies;
 pub mod syscalls;
 
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ pub struct Probe {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     log: Option<loader::KernelLog>,
+    joins: bool,
 }
 
 impl std::fmt::Debug for Probe {
@@ -52,7 +54,7 @@ impl std::fmt::Debug for Probe {
 pub const DRAIN_RECORDS: usize = 65_536;
 
 /// Size of the kernel side's `TaskState`; the kernel refuses another.
-const TASK_STATE_BYTES: usize = 144;
+const TASK_STATE_BYTES: usize = 152;
 const SELECTED: u32 = 1;
 const SELECTS_CHILDREN: u32 = 2;
 
@@ -64,17 +66,23 @@ impl Probe {
     /// [`Probe::spawn`].
     pub fn load(options: &ProbeOptions) -> Result<Self, ProbeError> {
         let loaded = loader::load(options)?;
-        let mut probe = Self { ebpf: loaded.ebpf, ring: loaded.ring, log: loaded.log };
+        let mut probe = Self { ebpf: loaded.ebpf, ring: loaded.ring, log: loaded.log, joins: loaded.joins };
         match &options.selection {
             Selection::Pid(pid) => probe.select_process(*pid)?,
             Selection::Cgroups(_) => probe.select_cgroups(&loaded.cgroups)?,
-            Selection::Command | Selection::All => {}
+            Selection::Command | Selection::All | Selection::Policies => {}
         }
         // Also tells the kernel side who we are, before anything can be seen.
         probe.visit_tasks()?;
         loader::attach_calls(&mut probe.ebpf)?;
         probe.mark_until_stable(options)?;
         Ok(probe)
+    }
+
+    /// Whether the kernel tells which operation sent a request to a mount of ours.
+    #[must_use]
+    pub const fn joins(&self) -> bool {
+        self.joins
     }
 
     /// Starts a command whose operations, and those of all its descendants, are seen from the fork on. On the main thread only:

@@ -111,7 +111,12 @@ pub const NO_SYSCALL: u32 = u32::MAX;
 /// What the interposer did to an operation, and what that cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interposed {
-    pub op: Op,
+    /// What the mount calls it, where only the mount saw it.
+    pub op: Option<Op>,
+    /// Requests that it was.
+    pub requests: u32,
+    /// The rest of the operation's time: in the kernel and on the way. Nothing where only the mount saw it.
+    pub kernel_ns: Option<u64>,
     /// Our own time.
     pub overhead_ns: u64,
     /// Delays on purpose.

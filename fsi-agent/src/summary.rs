@@ -167,6 +167,7 @@ fn subject(config: &ObserveConfig) -> String {
             format!("cgroup {}", paths.join(", "))
         }
         Selection::All => "all processes".to_owned(),
+        Selection::Policies => "chosen cgroups".to_owned(),
     }
 }
 

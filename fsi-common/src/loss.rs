@@ -32,11 +32,17 @@ pub enum Counter {
     Compat32 = 12,
     /// Calls of msync whose mapping could not be looked up: another thread was changing the address space.
     MappingBusy = 13,
+    /// Records of requests to mounts of ours lost: the ring was full.
+    RingRequest = 14,
+    /// Requests to mounts of ours that operations sent.
+    RequestsOfOperations = 15,
+    /// Requests to mounts of ours that belong to no operation that is looked at: readahead, writeback, forget, other processes.
+    RequestsOfNone = 16,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 17;
 
     /// Every counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -54,17 +60,21 @@ impl Counter {
         Self::Aio,
         Self::Compat32,
         Self::MappingBusy,
+        Self::RingRequest,
+        Self::RequestsOfOperations,
+        Self::RequestsOfNone,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`, or nothing where the counter is no loss.
     #[must_use]
     pub const fn loss(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Seen | Self::Sent | Self::SampledOut => None,
+            Self::Seen | Self::Sent | Self::SampledOut | Self::RequestsOfOperations | Self::RequestsOfNone => None,
             Self::RingOperation => Some(("ring", "operation")),
             Self::RingPath => Some(("ring", "path")),
             Self::RingFile => Some(("ring", "file")),
             Self::RingProcess => Some(("ring", "process")),
+            Self::RingRequest => Some(("ring", "request")),
             Self::AggregateFull => Some(("probe", "aggregate_full")),
             Self::FilesFull => Some(("probe", "files_full")),
             Self::TaskStorage => Some(("probe", "task_storage")),

@@ -3,7 +3,7 @@
 
 use crate::aggregate::{AggregateKey, AggregateValue};
 use crate::glob::Automaton;
-use crate::probe_config::{Offsets, ProbeConfig};
+use crate::probe_config::{Offsets, Policy, ProbeConfig};
 use crate::record::OpenFile;
 
 // SAFETY: repr(C), two u64-aligned halves of integers, no padding (zerocopy::IntoBytes proves it); any bytes are valid.
@@ -12,7 +12,9 @@ unsafe impl aya::Pod for AggregateKey {}
 unsafe impl aya::Pod for AggregateValue {}
 // SAFETY: repr(C), arrays of u64 only; any bytes are valid.
 unsafe impl aya::Pod for Automaton {}
-// SAFETY: repr(C): four u32, two u64 from 16 on, six u32: no padding; any bytes are valid.
+// SAFETY: repr(C): two u32, then a u64 at 8: no padding; any bytes are valid.
+unsafe impl aya::Pod for Policy {}
+// SAFETY: repr(C): four u32, two u64 from 16 on, eight u32: no padding; any bytes are valid.
 unsafe impl aya::Pod for ProbeConfig {}
 // SAFETY: repr(C), u32 fields only; any bytes are valid.
 unsafe impl aya::Pod for Offsets {}

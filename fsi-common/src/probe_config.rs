@@ -11,6 +11,8 @@ pub enum Select {
     Cgroup = 1,
     /// All but the agent.
     All = 2,
+    /// Those in a cgroup that the map `CGROUPS` names, or below one: the nearest says by which policy; never the agent.
+    Policy = 3,
 }
 
 /// Every operation becomes an event.
@@ -21,6 +23,21 @@ pub const EVENTS_SLOW: u32 = 2;
 pub const EVENTS_FAILED: u32 = 4;
 /// One in `sample_every` does.
 pub const EVENTS_SAMPLED: u32 = 8;
+/// Which do, the task's [`Policy`] says.
+pub const EVENTS_BY_POLICY: u32 = 16;
+
+/// Policies that there can be; a cgroup names one by its number. 0 stands for "not looked at".
+pub const MAX_POLICIES: u32 = 1024;
+
+/// Which operations of a cgroup become events; what is looked at is always counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Policy {
+    /// Any of `EVENTS_*`; 0 for none, also where a mount of ours was asked.
+    pub events: u32,
+    pub sample_every: u32,
+    pub slower_ns: u64,
+}
 
 /// Open files are followed; those of wanted events are announced.
 pub const FOLLOW_WANTED: u32 = 1;
@@ -53,6 +70,9 @@ pub struct ProbeConfig {
     pub cgroup_subsystem: u32,
     /// Kernel log of the probes through aya-log (0 or 1).
     pub debug: u32,
+    /// Requests to the mounts that the map `INTERPOSED` names are told, and what sent them (0 or 1).
+    pub interposed: u32,
+    pub reserved: u32,
 }
 
 impl ProbeConfig {
@@ -70,6 +90,8 @@ impl ProbeConfig {
         comm_filter: 0,
         cgroup_subsystem: 0,
         debug: 0,
+        interposed: 0,
+        reserved: 0,
     };
 }
 
@@ -142,6 +164,12 @@ pub struct Offsets {
     pub vma_file: u32,
     /// `signal_struct.live`: threads of the group that live.
     pub signal_live: u32,
+    /// `fuse_req`: its mount, number and opcode; then from the mount to the connection to its device. 0 where the kernel has no FUSE.
+    pub fuse_req_mount: u32,
+    pub fuse_req_unique: u32,
+    pub fuse_req_opcode: u32,
+    pub fuse_mount_connection: u32,
+    pub fuse_connection_dev: u32,
 }
 
 impl Offsets {
@@ -199,5 +227,10 @@ impl Offsets {
         regs_number: 0,
         vma_file: 0,
         signal_live: 0,
+        fuse_req_mount: 0,
+        fuse_req_unique: 0,
+        fuse_req_opcode: 0,
+        fuse_mount_connection: 0,
+        fuse_connection_dev: 0,
     };
 }

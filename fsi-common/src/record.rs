@@ -17,6 +17,8 @@ pub enum RecordKind {
     Close = 4,
     /// [`ProcessRecord`]
     Process = 5,
+    /// [`RequestRecord`]
+    Request = 6,
 }
 
 /// Where a name comes from, or why there is none.
@@ -135,7 +137,39 @@ pub struct OpRecord {
     pub name2_len: u16,
     /// The bits of [`crate::aggregate`]: created, read, written.
     pub flags: u16,
-    pub reserved: u16,
+    /// Why it crosses: [`WANTED`], [`INTERPOSED`].
+    pub reasons: u16,
+    /// How many requests it sent to mounts of ours, each announced by a [`RequestRecord`].
+    pub requests: u32,
+    pub reserved: u32,
+}
+
+/// The operation crosses because its policy asks for it: every, slow, failed, sampled.
+pub const WANTED: u16 = 1;
+/// The operation crosses because a mount of ours was asked.
+pub const INTERPOSED: u16 = 2;
+
+/// A request that the kernel sends to a mount of ours. It comes before the record of the operation it is part of.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct RequestRecord {
+    pub header: RecordHeader,
+    /// `CLOCK_MONOTONIC` when it was sent.
+    pub sent_ns: u64,
+    /// Start of the operation, which with the thread names it; 0: it belongs to no operation that is looked at.
+    pub start_ns: u64,
+    /// The request's number within its connection.
+    pub unique: u64,
+    pub tid: u32,
+    /// The connection's device, as the kernel has it.
+    pub dev: u32,
+    /// What is asked for (`FUSE_*` of <linux/fuse.h>).
+    pub opcode: u32,
+    pub reserved: u32,
 }
 
 /// A path, sent once per id. Behind it stand the bytes of the path. Ids are `sequence << 32 | slot`: a new path in a slot ends
@@ -281,9 +315,10 @@ pub const PATH_MAX: usize = 4096;
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == 8);
-    assert!(size_of::<OpRecord>() == 152);
+    assert!(size_of::<OpRecord>() == 160);
     assert!(size_of::<PathRecord>() == 24);
     assert!(size_of::<FileRecord>() == 88);
     assert!(size_of::<CloseRecord>() == 96);
     assert!(size_of::<ProcessRecord>() == 56);
+    assert!(size_of::<RequestRecord>() == 48);
 };

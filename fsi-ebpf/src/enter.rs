@@ -61,6 +61,7 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
         Shape::None | Shape::Watch => false,
     };
     if is_ours {
+        state.requests = 0;
         state.call = number as u32 + 1;
         state.start_ns = kernel::now_ns();
     }

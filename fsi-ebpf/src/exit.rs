@@ -4,14 +4,15 @@
 use fsi_common::aggregate::{AggregateKey, CREATED, READ, WRITTEN, bucket_of};
 use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
-use fsi_common::probe_config::{EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW};
+use fsi_common::probe_config::{EVENTS_BY_POLICY, EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW};
+use fsi_common::record::{INTERPOSED, WANTED};
 use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 
 use crate::enter::argument;
 use crate::event;
 use crate::files;
 use crate::kernel::{self, FileAddress, Registers, Task, config};
-use crate::maps::{self, SCRATCH, TASKS, count};
+use crate::maps::{self, POLICIES, SCRATCH, TASKS, count};
 use crate::state::{Done, Object, TaskState, zero};
 
 const AT_REMOVEDIR: u64 = 0x200;
@@ -128,12 +129,15 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     done.op = u32::from(op);
     done.errno = errno;
     done.flags = flags;
+    done.policy = state.policy;
+    done.requests = state.requests;
     zero(&mut done.has_names);
     zero(&mut done.name1);
     zero(&mut done.name2);
     zero(&mut done.state1);
     zero(&mut done.state2);
     zero(&mut done.was_sent);
+    zero(&mut done.reasons);
     true
 }
 
@@ -169,7 +173,8 @@ fn report(call: Call, file2: u64) -> Option<&'static Done> {
     if config!(events) == 0 {
         return Some(done);
     }
-    if wanted(done) {
+    done.reasons = reasons(done);
+    if done.reasons != 0 {
         done.file_id = files::fsi_announce(done.object.file, 1);
         done.file2_id = files::fsi_announce(file2, 0);
         done.was_sent = event::fsi_send();
@@ -179,20 +184,35 @@ fn report(call: Call, file2: u64) -> Option<&'static Done> {
     Some(done)
 }
 
-/// Whether somebody asked for this event.
+/// Why this operation becomes an event; 0: nobody asked for it.
 #[inline(always)]
-fn wanted(done: &Done) -> bool {
-    let events = config!(events);
+fn reasons(done: &Done) -> u64 {
+    let mut events = config!(events);
+    let (mut slower_ns, mut sample_every) = (kernel::slower_ns(), config!(sample_every));
+    if events & EVENTS_BY_POLICY != 0 {
+        let Some(policy) = POLICIES.get(done.policy) else { return 0 };
+        (events, slower_ns, sample_every) = (policy.events, policy.slower_ns, policy.sample_every);
+    }
+    let is_interposed = config!(interposed) != 0 && done.requests != 0 && events != 0;
+    let mut reasons = if is_interposed { u64::from(INTERPOSED) } else { 0 };
+    if is_wanted(done, events, slower_ns, sample_every) {
+        reasons |= u64::from(WANTED);
+    }
+    reasons
+}
+
+#[inline(always)]
+fn is_wanted(done: &Done, events: u32, slower_ns: u64, sample_every: u32) -> bool {
     if events & EVENTS_EVERY != 0 {
         return true;
     }
     if events & EVENTS_FAILED != 0 && done.errno != 0 {
         return true;
     }
-    if events & EVENTS_SLOW != 0 && done.duration_ns >= kernel::slower_ns() {
+    if events & EVENTS_SLOW != 0 && done.duration_ns >= slower_ns {
         return true;
     }
-    events & EVENTS_SAMPLED != 0 && kernel::random() % config!(sample_every).max(1) == 0
+    events & EVENTS_SAMPLED != 0 && kernel::random() % sample_every.max(1) == 0
 }
 
 /// Adds the operation under report to the metrics.

@@ -31,7 +31,9 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
         }
         state
     } else {
-        if select == Select::Cgroup as u32 && !cgroup_selected(task) {
+        let by_cgroup = select == Select::Cgroup as u32 || select == Select::Policy as u32;
+        let policy = if by_cgroup { cgroup_policy(task) } else { 0 };
+        if by_cgroup && policy == 0 {
             return None;
         }
         if task.tgid() == AGENT.get(0).copied().unwrap_or(0) {
@@ -41,6 +43,7 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
             count(Counter::TaskStorage, 1);
             return None;
         };
+        state.policy = policy;
         state
     };
     if config!(comm_filter) != 0 && !comm_selected(task, state) {
@@ -49,31 +52,30 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
     Some(state)
 }
 
-/// Whether the task's cgroup is a chosen one or below; remembered per cgroup.
+/// The policy of the nearest chosen cgroup, the task's own or one above; 0 where there is none or it says so. Remembered per cgroup.
 #[inline(always)]
-fn cgroup_selected(task: Task) -> bool {
+fn cgroup_policy(task: Task) -> u32 {
     let mut node = task.cgroup_node() as u64;
     let id = task.cgroup();
     // SAFETY: read once; a concurrent write of the same verdict does no harm.
     if let Some(verdict) = unsafe { CGROUP_VERDICTS.get(id) } {
-        return *verdict == 1;
+        return verdict.wrapping_sub(1);
     }
-    let mut verdict = 2;
+    let mut policy = 0;
     for _ in 0..CGROUP_LEVELS {
         if node == 0 {
             break;
         }
-        if CGROUPS.get_ptr(kernel::cgroup_id(node)).is_some() {
-            verdict = 1;
+        // SAFETY: read once.
+        if let Some(chosen) = unsafe { CGROUPS.get(kernel::cgroup_id(node)) } {
+            policy = *chosen;
             break;
         }
         node = kernel::cgroup_parent(node);
     }
     // A verdict that cannot be kept is found again.
-    if CGROUP_VERDICTS.insert(id, verdict, 0).is_err() {
-        return verdict == 1;
-    }
-    verdict == 1
+    let _kept_or_not = CGROUP_VERDICTS.insert(id, policy + 1, 0);
+    policy
 }
 
 /// Whether the command name is selected; worked out once per name of a task.

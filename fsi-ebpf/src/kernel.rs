@@ -6,6 +6,7 @@
 
 pub(crate) mod config;
 mod file;
+mod fuse;
 mod registers;
 mod task;
 mod tree;
@@ -21,6 +22,7 @@ use aya_ebpf::helpers::generated::{
 
 pub(crate) use config::{call_of, config, is_chosen, slower_ns};
 pub(crate) use file::{FileAddress, mapped_file};
+pub(crate) use fuse::FuseRequest;
 pub(crate) use registers::Registers;
 pub(crate) use task::{Task, cgroup_id, cgroup_parent};
 pub(crate) use tree::{Dentry, Mount, Place};

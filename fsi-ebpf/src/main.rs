@@ -16,13 +16,14 @@ mod filter;
 mod kernel;
 mod maps;
 mod path;
+mod request;
 mod state;
 mod task;
 mod waiting;
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use aya_log_ebpf::info;
 
 use crate::kernel::{Registers, Task, config};
@@ -73,6 +74,13 @@ pub fn fsi_exec(_context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn fsi_process_exit(_context: BtfTracePointContext) -> i32 {
     task::on_exit();
+    0
+}
+
+/// `fuse_request_send(struct fuse_req *req)`. By its bare name, because FUSE may be a module, whose types the loader cannot name.
+#[raw_tracepoint(tracepoint = "fuse_request_send")]
+pub fn fsi_request(context: RawTracePointContext) -> i32 {
+    request::on_send(context.arg(0));
     0
 }
 

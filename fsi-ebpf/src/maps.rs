@@ -13,6 +13,7 @@ use aya_ebpf::macros::btf_map;
 use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::glob::Automaton;
 use fsi_common::loss::Counter;
+use fsi_common::probe_config::{MAX_POLICIES, Policy};
 use fsi_common::record::OpenFile;
 
 use crate::kernel::Task;
@@ -68,13 +69,21 @@ pub(crate) static WAITING: HashMap<u32, u32, 1024> = HashMap::new();
 #[btf_map]
 pub(crate) static WAITING_COUNT: Array<i64, 1> = Array::new();
 
-/// Chosen cgroups by id. Written by the agent, which refuses more than fit.
+/// Chosen cgroups by id, and the number of their policy. Written by the agent, which refuses more than fit.
 #[btf_map]
 pub(crate) static CGROUPS: HashMap<u64, u32, 4096> = HashMap::new();
 
-/// Whether a cgroup is a chosen one or below: 1 yes, 2 no. Least recently used goes first.
+/// The policy of a cgroup plus one; 1: it is not looked at. Least recently used goes first. The agent empties it when CGROUPS changes.
 #[btf_map]
 pub(crate) static CGROUP_VERDICTS: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+
+/// Policies by number. Written by the agent.
+#[btf_map]
+pub(crate) static POLICIES: Array<Policy, { MAX_POLICIES as usize }> = Array::new();
+
+/// Devices of the mounts of ours. Written by the agent.
+#[btf_map]
+pub(crate) static INTERPOSED: HashMap<u32, u32, 4096> = HashMap::new();
 
 /// Compiled globs: on paths, on command names. Written by the agent before the programs are attached.
 #[btf_map]

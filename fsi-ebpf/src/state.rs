@@ -45,10 +45,14 @@ pub(crate) struct TaskState {
     /// Last verdict on `comm`: 0 none yet, 1 selected, 2 refused.
     pub(crate) comm_verdict: u32,
     pub(crate) comm: [u64; 2],
+    /// By which policy the call in flight is looked at.
+    pub(crate) policy: u32,
+    /// Requests that the call in flight sent to mounts of ours.
+    pub(crate) requests: u32,
 }
 
 // The agent marks tasks by writing this much (`fsi_agent::probe`).
-const _: () = assert!(size_of::<TaskState>() == 144);
+const _: () = assert!(size_of::<TaskState>() == 152);
 
 /// An open file, or 0s.
 #[derive(Clone, Copy)]
@@ -144,6 +148,11 @@ pub(crate) struct Done {
     pub(crate) errno: u32,
     /// Created, read, written.
     pub(crate) flags: u32,
+    pub(crate) policy: u32,
+    /// Requests sent to mounts of ours.
+    pub(crate) requests: u32,
+    /// Why it is told: wanted, interposed.
+    pub(crate) reasons: u64,
     /// 1: the names below were read.
     pub(crate) has_names: u64,
     /// Lengths and states of the two names in `Scratch::names`.

@@ -31,6 +31,7 @@ fn options(events: EventPolicy, ring_bytes: u32) -> ProbeOptions {
         events,
         follow_files: false,
         follow_processes: false,
+        interposed: false,
         paths: GlobList::default(),
         processes: GlobList::default(),
         operations: Vec::new(),

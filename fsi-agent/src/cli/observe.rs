@@ -157,6 +157,7 @@ fn resolve(arguments: ObserveArgs) -> Result<ObserveConfig, Failure> {
             events,
             follow_files: true,
             follow_processes: true,
+            interposed: false,
             paths,
             processes,
             operations,

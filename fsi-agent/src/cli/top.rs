@@ -102,6 +102,7 @@ fn resolve(arguments: TopArgs) -> Result<TopConfig, Failure> {
         events,
         follow_files: events.every,
         follow_processes: events.every,
+        interposed: false,
         paths,
         processes,
         operations,

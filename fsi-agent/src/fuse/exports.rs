@@ -20,6 +20,8 @@ use super::report::{FileReport, OpReport, Reports};
 use crate::observe::OutputError;
 use crate::telemetry::export::ExportError;
 
+pub(crate) use self::spans::SpanMaker;
+
 /// Reports that may wait.
 const MAX_QUEUED: usize = 32_768;
 

@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
             Selection::Pid(pid) => {
                 self.chores.liveness.is_due(now_ns) && !processes::exists(pid) && self.processes.running() == 0
             }
-            Selection::Command | Selection::Cgroups(_) | Selection::All => false,
+            Selection::Command | Selection::Cgroups(_) | Selection::All | Selection::Policies => false,
         }
     }
 

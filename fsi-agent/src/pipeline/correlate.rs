@@ -49,7 +49,7 @@ impl Correlator {
     }
 
     /// An operation becomes a span.
-    pub(super) fn operation(&mut self, op: AttributedOp, losses: &mut PipelineLosses, sink: &mut dyn SpanSink) {
+    pub(super) fn operation(&mut self, op: AttributedOp, losses: &mut PipelineLosses, sink: &mut dyn SpanSink) -> Span {
         let raw = &op.raw;
         let end_ns = raw.start_ns.saturating_add(raw.duration_ns);
         self.latest_ns = self.latest_ns.max(end_ns);
@@ -58,7 +58,7 @@ impl Correlator {
         self.files.note(raw);
         let facts = if raw.file_id == 0 { None } else { self.files.facts(raw.file_id) };
         let parent = facts.map_or(process, |facts| facts.place);
-        let span = Span {
+        Span {
             trace: parent.trace,
             id: self.ids.span(),
             parent: Some(parent.span),
@@ -66,8 +66,12 @@ impl Correlator {
             end_unix_ns: self.clock.unix_ns(end_ns),
             actor,
             body: SpanBody::Operation(op_span(raw, op.op, facts, op.path, op.target)),
-        };
-        emit(span, sink);
+        }
+    }
+
+    /// Unix time is told by this clock from here on: the two clocks drift apart.
+    pub(super) fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// A file is open from here on.

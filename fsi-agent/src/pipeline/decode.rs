@@ -5,7 +5,7 @@
 use fsi_common::op::OpKind;
 use fsi_common::record::{
     CloseKind, CloseRecord, FileRecord, OpRecord, PATH_MAX, PathRecord, PathState, ProcessEvent, ProcessRecord,
-    RecordHeader, RecordKind,
+    RecordHeader, RecordKind, RequestRecord,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -55,6 +55,7 @@ pub enum Record<'a> {
     File(Opened),
     Close(Closed),
     Process(Change),
+    Request(RequestRecord),
 }
 
 /// An operation and the names it was given.
@@ -114,6 +115,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         RecordKind::File => file(bytes).map(Record::File),
         RecordKind::Close => close(bytes).map(Record::Close),
         RecordKind::Process => process(bytes).map(Record::Process),
+        RecordKind::Request => request(bytes).map(Record::Request),
     }
 }
 
@@ -153,6 +155,12 @@ fn process(bytes: &[u8]) -> Result<Change, DecodeError> {
     Ok(Change { raw, event: process_event(raw.header.detail)? })
 }
 
+fn request(bytes: &[u8]) -> Result<RequestRecord, DecodeError> {
+    let (raw, rest) = fixed::<RequestRecord>(bytes)?;
+    nothing_left(rest, bytes)?;
+    Ok(raw)
+}
+
 /// Copies the fixed part: a ring entry is aligned to 8 bytes, but nothing here has to rely on it.
 fn fixed<T: FromBytes>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     T::read_from_prefix(bytes).map_err(|_short| DecodeError::Truncated { need: size_of::<T>(), have: bytes.len() })
@@ -179,6 +187,7 @@ const fn record_kind(code: u16) -> Result<RecordKind, DecodeError> {
         3 => Ok(RecordKind::File),
         4 => Ok(RecordKind::Close),
         5 => Ok(RecordKind::Process),
+        6 => Ok(RecordKind::Request),
         other => Err(DecodeError::Kind(other)),
     }
 }

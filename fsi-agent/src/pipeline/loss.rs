@@ -26,11 +26,23 @@ pub enum PipelineLoss {
     UnseenClose = 9,
     /// A process whose end was not told: another got its number. Its span has no exit code.
     UnseenExit = 10,
+    /// A request to a mount of which the kernel did not tell (its record was lost): its report finds no operation.
+    UnknownRequest = 11,
+    /// A report of a mount whose operation never came: nobody looked at it, or its record was lost.
+    UnknownReport = 12,
+    /// An operation that a mount did not report on in time: its span does not say what the mount did.
+    MissingReport = 13,
+    /// A request forgotten because too many were under way: its report finds no operation.
+    EvictedRequest = 14,
+    /// An operation that waited for reports and was told without, because too many waited.
+    EvictedOperation = 15,
+    /// A file or process forgotten because too many were known: its span is missing above the operations told.
+    EvictedAncestor = 16,
 }
 
 impl PipelineLoss {
     /// Every loss, in the order of the codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Truncated,
         Self::Oversized,
         Self::UnknownCode,
@@ -42,6 +54,12 @@ impl PipelineLoss {
         Self::EvictedPath,
         Self::UnseenClose,
         Self::UnseenExit,
+        Self::UnknownRequest,
+        Self::UnknownReport,
+        Self::MissingReport,
+        Self::EvictedRequest,
+        Self::EvictedOperation,
+        Self::EvictedAncestor,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`.
@@ -59,6 +77,12 @@ impl PipelineLoss {
             Self::UnseenExit => ("correlate", "unseen_exit"),
             Self::EvictedFile => ("correlate", "evicted_file"),
             Self::EvictedProcess => ("correlate", "evicted_process"),
+            Self::UnknownRequest => ("join", "unknown_request"),
+            Self::UnknownReport => ("join", "unknown_report"),
+            Self::MissingReport => ("join", "missing_report"),
+            Self::EvictedRequest => ("join", "evicted_request"),
+            Self::EvictedOperation => ("join", "evicted_operation"),
+            Self::EvictedAncestor => ("join", "evicted_ancestor"),
         }
     }
 }
@@ -71,7 +95,11 @@ pub struct PipelineLosses {
 
 impl PipelineLosses {
     pub(crate) fn count(&mut self, loss: PipelineLoss) {
-        self.counts[loss as usize] += 1;
+        self.add(loss, 1);
+    }
+
+    pub(crate) fn add(&mut self, loss: PipelineLoss, count: u64) {
+        self.counts[loss as usize] += count;
     }
 
     /// How often it happened.

@@ -1,7 +1,7 @@
 //! A table with a bound: what does not fit pushes out what came first, and says so.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Hashes the kernel's ids (counters, process numbers): one multiplication, no defence against chosen keys needed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +17,10 @@ impl Hasher for IdHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.write_u64(u64::from(id));
     }
 
     fn write_u64(&mut self, id: u64) {
@@ -43,15 +47,15 @@ pub(super) enum Displaced<V> {
 
 /// At most `capacity` values by id; the order of insertion is kept.
 #[derive(Debug)]
-pub(super) struct Table<V> {
-    entries: HashMap<u64, Entry<V>, BuildHasherDefault<IdHasher>>,
+pub(super) struct Table<V, K = u64> {
+    entries: HashMap<K, Entry<V>, BuildHasherDefault<IdHasher>>,
     /// Keys in the order of insertion, those already gone included until they are swept.
-    order: VecDeque<(u64, u64)>,
+    order: VecDeque<(K, u64)>,
     next_sequence: u64,
     capacity: usize,
 }
 
-impl<V> Table<V> {
+impl<V, K: Copy + Eq + Hash> Table<V, K> {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             entries: HashMap::default(),
@@ -66,11 +70,11 @@ impl<V> Table<V> {
         self.entries.len()
     }
 
-    pub(super) fn get(&self, key: u64) -> Option<&V> {
+    pub(super) fn get(&self, key: K) -> Option<&V> {
         self.entries.get(&key).map(|entry| &entry.value)
     }
 
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
+    pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         self.entries.get_mut(&key).map(|entry| &mut entry.value)
     }
 
@@ -78,7 +82,7 @@ impl<V> Table<V> {
         self.entries.values_mut().map(|entry| &mut entry.value)
     }
 
-    pub(super) fn insert(&mut self, key: u64, value: V) -> Displaced<V> {
+    pub(super) fn insert(&mut self, key: K, value: V) -> Displaced<V> {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.sweep();
@@ -94,7 +98,7 @@ impl<V> Table<V> {
         Displaced::Nothing
     }
 
-    pub(super) fn remove(&mut self, key: u64) -> Option<V> {
+    pub(super) fn remove(&mut self, key: K) -> Option<V> {
         self.entries.remove(&key).map(|entry| entry.value)
     }
 
@@ -117,7 +121,7 @@ impl<V> Table<V> {
         None
     }
 
-    fn is_live(&self, key: u64, sequence: u64) -> bool {
+    fn is_live(&self, key: K, sequence: u64) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.sequence == sequence)
     }
 

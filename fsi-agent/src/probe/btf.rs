@@ -18,6 +18,8 @@ pub enum BtfError {
 
 /// The kernel's own BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// That of FUSE, where it is a module.
+pub const FUSE: &str = "/sys/kernel/btf/fuse";
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
@@ -40,7 +42,9 @@ struct Type {
 #[derive(Debug)]
 pub struct KernelTypes {
     data: Vec<u8>,
-    strings: usize,
+    /// Where strings begin, and how many bytes of them there are; then those of a module, whose offsets go on counting.
+    strings: (usize, usize),
+    module_strings: usize,
     types: Vec<Type>,
     by_name: HashMap<String, u32>,
 }
@@ -49,11 +53,35 @@ impl KernelTypes {
     /// Reads the running kernel's.
     pub fn of_running_kernel() -> Result<Self, BtfError> {
         let data = std::fs::read(VMLINUX).map_err(|source| BtfError::Read { path: VMLINUX, source })?;
-        Self::parse(data)
+        let types = Self::parse(data)?;
+        match std::fs::read(FUSE) {
+            Ok(module) => types.with_module(&module),
+            Err(_built_in_or_not_loaded) => Ok(types),
+        }
     }
 
     /// Takes the bytes of a BTF blob.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+        // Type 0 is void and stands nowhere.
+        let void = Type { name: 0, kind: 0, length: 0, has_bitfields: false, size_or_type: 0, body: 0 };
+        let mut this =
+            Self { data: Vec::new(), strings: (0, 0), module_strings: 0, types: vec![void], by_name: HashMap::new() };
+        this.strings = this.add(&data)?;
+        this.name_types(0);
+        Ok(this)
+    }
+
+    /// The same with the types of a module, which refer to those that are here.
+    pub fn with_module(mut self, module: &[u8]) -> Result<Self, BtfError> {
+        let first = self.types.len();
+        (self.module_strings, _) = self.add(module)?;
+        self.name_types(first);
+        Ok(self)
+    }
+
+    /// Takes the types of a blob; where its strings are now and how many bytes of them.
+    fn add(&mut self, data: &[u8]) -> Result<(usize, usize), BtfError> {
+        let base = self.data.len();
         let too_short = BtfError::Malformed("it ends too early");
         let Some(header) = data.get(..24) else { return Err(too_short) };
         if header[..2] != 0xeb9f_u16.to_ne_bytes() {
@@ -61,16 +89,14 @@ impl KernelTypes {
         }
         let word = |at: usize| data.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         let at = |position: usize| word(position).map(|value| value as usize);
-        let (Some(header_length), Some(type_offset), Some(type_length), Some(string_offset)) =
-            (at(4), at(8), at(12), at(16))
+        let (Some(header_length), Some(type_offset), Some(type_length), Some(string_offset), Some(string_length)) =
+            (at(4), at(8), at(12), at(16), at(20))
         else {
             return Err(too_short);
         };
         let strings = header_length + string_offset;
         let mut position = header_length + type_offset;
         let end = position + type_length;
-        // Type 0 is void and stands nowhere.
-        let mut types = vec![Type { name: 0, kind: 0, length: 0, has_bitfields: false, size_or_type: 0, body: 0 }];
         while position < end {
             let (Some(name), Some(info), Some(size_or_type)) = (word(position), word(position + 4), word(position + 8))
             else {
@@ -86,20 +112,24 @@ impl KernelTypes {
                 2 | 7..=12 | 16 | 18 => 0,
                 _ => return Err(BtfError::Malformed("a kind of type we do not know")),
             };
-            types.push(Type { name, kind, length, has_bitfields: info >> 31 != 0, size_or_type, body });
+            let has_bitfields = info >> 31 != 0;
+            self.types.push(Type { name, kind, length, has_bitfields, size_or_type, body: base + body });
             position = body + each;
         }
-        let mut by_name = HashMap::new();
-        let mut this = Self { data, strings, types, by_name: HashMap::new() };
-        for (id, kind) in this.types.iter().enumerate() {
+        self.data.extend_from_slice(data);
+        Ok((base + strings, string_length))
+    }
+
+    fn name_types(&mut self, first: usize) {
+        let mut by_name = std::mem::take(&mut self.by_name);
+        for (id, kind) in self.types.iter().enumerate().skip(first) {
             if matches!(kind.kind, KIND_STRUCT | KIND_UNION | KIND_ENUM) && kind.length > 0 {
                 let id = u32::try_from(id).unwrap_or(0);
                 // Of two types of one name the first is the kernel's core one.
-                by_name.entry(this.string(kind.name).to_owned()).or_insert(id);
+                by_name.entry(self.string(kind.name).to_owned()).or_insert(id);
             }
         }
-        this.by_name = by_name;
-        Ok(this)
+        self.by_name = by_name;
     }
 
     fn word(&self, at: usize) -> u32 {
@@ -107,7 +137,9 @@ impl KernelTypes {
     }
 
     fn string(&self, offset: u32) -> &str {
-        let start = self.strings + offset as usize;
+        let offset = offset as usize;
+        let (start, length) = self.strings;
+        let start = if offset < length { start + offset } else { self.module_strings + (offset - length) };
         let bytes = self.data.get(start..).unwrap_or_default();
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         std::str::from_utf8(&bytes[..end]).unwrap_or("")

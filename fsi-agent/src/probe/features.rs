@@ -80,6 +80,7 @@ fn observing() -> Observing {
         events: EventPolicy::default(),
         follow_files: true,
         follow_processes: true,
+        interposed: false,
         paths: GlobList::default(),
         processes: GlobList::default(),
         operations: Vec::new(),

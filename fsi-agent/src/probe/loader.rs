@@ -1,13 +1,14 @@
 //! From options to programs in the kernel: knobs and offsets become constants, maps get their sizes, hooks are attached.
 
 use aya::maps::{Array, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::programs::{BtfTracePoint, Iter, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use fsi_common::ABI_VERSION;
 use fsi_common::glob::Automaton;
 use fsi_common::probe_config::{
-    EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW, FOLLOW_ALL, FOLLOW_WANTED, ProbeConfig, Select,
+    EVENTS_BY_POLICY, EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW, FOLLOW_ALL, FOLLOW_WANTED, ProbeConfig,
+    Select,
 };
 
 use super::btf::KernelTypes;
@@ -49,6 +50,8 @@ pub(super) struct Loaded {
     pub(super) ring: RingBuf<MapData>,
     pub(super) log: Option<KernelLog>,
     pub(super) cgroups: Vec<u64>,
+    /// Requests to mounts of ours are told.
+    pub(super) joins: bool,
 }
 
 /// Loads everything, attaches the hooks on tasks.
@@ -62,7 +65,9 @@ pub(super) fn load(options: &ProbeOptions) -> Result<Loaded, ProbeError> {
     let offsets = offsets::of(&types)?;
     let (hierarchy, cgroups) = match &options.selection {
         Selection::Cgroups(directories) => cgroup::ids_of(&types, directories)?,
-        Selection::Command | Selection::Pid(_) | Selection::All => (cgroup::default_hierarchy(&types), Vec::new()),
+        Selection::Command | Selection::Pid(_) | Selection::All | Selection::Policies => {
+            (cgroup::default_hierarchy(&types), Vec::new())
+        }
     };
     let config = config(options, paths.is_some(), names.is_some(), hierarchy);
     let follows = config.follow_files != 0;
@@ -84,14 +89,27 @@ pub(super) fn load(options: &ProbeOptions) -> Result<Loaded, ProbeError> {
     }
     let log = if options.debug { Some(kernel_log(&mut ebpf)?) } else { None };
     load_programs(&mut ebpf, &btf)?;
+    let joins = options.interposed && offsets::fuse(&types).is_some() && attach_requests(&mut ebpf)?;
     attach(&mut ebpf, &TASK_HOOKS)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").ok_or(ProbeError::NoMap("RING"))?)?;
-    Ok(Loaded { ebpf, ring, log, cgroups })
+    Ok(Loaded { ebpf, ring, log, cgroups, joins })
 }
 
 /// Attaches the hooks on system calls.
 pub(super) fn attach_calls(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
     attach(ebpf, &CALL_HOOKS)
+}
+
+/// Attaches the hook on requests to FUSE servers; false where the kernel does not have it (before Linux 6.12).
+fn attach_requests(ebpf: &mut Ebpf) -> Result<bool, ProbeError> {
+    let name = "fsi_request";
+    let program: &mut RawTracePoint = ebpf.program_mut(name).ok_or(ProbeError::NoProgram(name))?.try_into()?;
+    program.load().map_err(|error| load_error(name, error))?;
+    match program.attach("fuse_request_send") {
+        Ok(_link) => Ok(true),
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(source) => Err(ProbeError::Attach { name, source: Box::new(source) }),
+    }
 }
 
 /// Detaches them.
@@ -116,13 +134,15 @@ fn config(options: &ProbeOptions, path_filter: bool, comm_filter: bool, hierarch
     let events = flag(every, EVENTS_EVERY)
         | flag(slower.is_some(), EVENTS_SLOW)
         | flag(failed, EVENTS_FAILED)
-        | flag(sample.is_some(), EVENTS_SAMPLED);
+        | flag(sample.is_some(), EVENTS_SAMPLED)
+        | flag(options.selection == Selection::Policies, EVENTS_BY_POLICY);
     // The verdict of the path globs is kept with the followed file.
     let follows_wanted = events != 0 || path_filter;
     let select = match options.selection {
         Selection::Command | Selection::Pid(_) => Select::Marked,
         Selection::Cgroups(_) => Select::Cgroup,
         Selection::All => Select::All,
+        Selection::Policies => Select::Policy,
     };
     ProbeConfig {
         abi_version: ABI_VERSION,
@@ -137,6 +157,8 @@ fn config(options: &ProbeOptions, path_filter: bool, comm_filter: bool, hierarch
         comm_filter: u32::from(comm_filter),
         cgroup_subsystem: hierarchy.0,
         debug: u32::from(options.debug),
+        interposed: u32::from(options.interposed),
+        reserved: 0,
     }
 }
 

@@ -73,6 +73,20 @@ pub fn of(types: &KernelTypes) -> Result<Offsets, BtfError> {
         regs_number: of("pt_regs", "orig_ax")?,
         vma_file: of("vm_area_struct", "vm_file")?,
         signal_live: of("signal_struct", "live")?,
+        ..fuse(types).unwrap_or_default()
+    })
+}
+
+/// What leads from a request of FUSE to its connection; nothing where there is no FUSE, or it is a module that is not loaded.
+pub fn fuse(types: &KernelTypes) -> Option<Offsets> {
+    let of = |structure, field| types.offset(structure, field).ok();
+    Some(Offsets {
+        fuse_req_mount: of("fuse_req", "fm")?,
+        fuse_req_unique: of("fuse_req", "in.h.unique")?,
+        fuse_req_opcode: of("fuse_req", "in.h.opcode")?,
+        fuse_mount_connection: of("fuse_mount", "fc")?,
+        fuse_connection_dev: of("fuse_conn", "dev")?,
+        ..Offsets::UNKNOWN
     })
 }
 

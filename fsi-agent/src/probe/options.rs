@@ -17,6 +17,8 @@ pub enum Selection {
     Cgroups(Vec<PathBuf>),
     /// Everything but ourselves.
     All,
+    /// What is in cgroups that [`super::Probe::set_cgroups`] names, or below: by the policy of the nearest.
+    Policies,
 }
 
 /// Which operations become events.
@@ -53,6 +55,8 @@ pub struct ProbeOptions {
     pub follow_files: bool,
     /// Process records are sent.
     pub follow_processes: bool,
+    /// Requests to mounts of ours ([`super::Probe::add_mount`]) are told with the operations that sent them.
+    pub interposed: bool,
     pub paths: GlobList,
     /// On command names.
     pub processes: GlobList,

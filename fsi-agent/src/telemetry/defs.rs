@@ -314,6 +314,8 @@ attributes! {
     FILE_OPEN_BEFORE = "fsi.file.open_before";
     FILE_SEGMENT = "fsi.file.segment";
     VOLUME = "fsi.volume";
+    REQUESTS = "fsi.requests";
+    KERNEL_NS = "fsi.kernel_ns";
     OVERHEAD_NS = "fsi.overhead_ns";
     INJECTED_NS = "fsi.injected_ns";
     THROTTLE_NS = "fsi.throttle_ns";

@@ -218,7 +218,21 @@ fn op_attributes(attributes: &mut Vec<KeyValue>, op: &OpSpan) -> Status {
 }
 
 fn interposed_attributes(attributes: &mut Vec<KeyValue>, interposed: &Interposed) {
-    let Interposed { op: _, overhead_ns, injected_ns, throttle_ns, backing_ns, volume, faults: _ } = interposed;
+    let Interposed {
+        op: _, // The name.
+        requests,
+        kernel_ns,
+        overhead_ns,
+        injected_ns,
+        throttle_ns,
+        backing_ns,
+        volume,
+        faults: _, // Events.
+    } = interposed;
+    attributes.push(KeyValue::new(attribute::REQUESTS, i64::from(*requests)));
+    if let Some(kernel_ns) = kernel_ns {
+        attributes.push(KeyValue::new(attribute::KERNEL_NS, number(*kernel_ns)));
+    }
     attributes.extend([
         KeyValue::new(attribute::OVERHEAD_NS, number(*overhead_ns)),
         KeyValue::new(attribute::INJECTED_NS, number(*injected_ns)),
@@ -232,10 +246,8 @@ fn interposed_attributes(attributes: &mut Vec<KeyValue>, interposed: &Interposed
 
 /// What only a mount sees has the mount's name for it.
 fn op_name(op: &OpSpan) -> &'static str {
-    match &op.interposed {
-        Some(interposed) if interposed.op.kind().is_none() => interposed.op.name(),
-        Some(_) | None => op.op.name(),
-    }
+    let only_mounts = op.interposed.as_ref().and_then(|interposed| interposed.op).filter(|op| op.kind().is_none());
+    only_mounts.map_or_else(|| op.op.name(), |op| op.name())
 }
 
 fn events(body: &SpanBody) -> SpanEvents {

@@ -45,7 +45,8 @@ struct OpenFile {
     released_ns: Option<u64>,
 }
 
-pub(super) struct SpanMaker {
+#[derive(Debug)]
+pub(crate) struct SpanMaker {
     /// Without a slash at its end.
     target: Vec<u8>,
     volume: Option<Arc<str>>,
@@ -58,7 +59,7 @@ pub(super) struct SpanMaker {
 }
 
 impl SpanMaker {
-    pub(super) fn new(target: &FilePath, volume: Option<String>) -> Self {
+    pub(crate) fn new(target: &FilePath, volume: Option<String>) -> Self {
         let mut target = target.as_os_str().as_bytes().to_vec();
         while target.last() == Some(&b'/') {
             target.pop();
@@ -142,11 +143,13 @@ impl SpanMaker {
     }
 
     /// The span of an operation.
-    pub(super) fn operation(&mut self, report: OpReport) -> Span {
+    pub(crate) fn operation(&mut self, report: OpReport) -> Span {
         let path = self.path(&report.path);
         let (trace, parent) = self.parent(&report, &path);
         let interposed = Interposed {
-            op: report.op,
+            op: Some(report.op),
+            requests: 1,
+            kernel_ns: None,
             overhead_ns: overhead_ns(&report),
             injected_ns: report.delay_ns,
             throttle_ns: report.throttle_ns,

@@ -1,0 +1,40 @@
+//! Requests to mounts of ours, told with the operation that sent them: sent by the same thread, inside its system call.
+
+use fsi_common::loss::Counter;
+use fsi_common::record::{RecordHeader, RecordKind, RequestRecord};
+
+use crate::emit;
+use crate::kernel::{self, FuseRequest, Task, config};
+use crate::maps::{INTERPOSED, TASKS, count};
+
+/// A request is about to go to a FUSE server.
+#[inline(always)]
+pub(crate) fn on_send(address: u64) {
+    if config!(interposed) == 0 {
+        return;
+    }
+    let request = FuseRequest(address);
+    let dev = request.dev();
+    if INTERPOSED.get_ptr(dev).is_none() {
+        return;
+    }
+    let mut start_ns = 0;
+    if let Some(state) = TASKS.get(Task::current())
+        && state.call != 0
+    {
+        state.requests += 1;
+        start_ns = state.start_ns;
+    }
+    count(if start_ns == 0 { Counter::RequestsOfNone } else { Counter::RequestsOfOperations }, 1);
+    let (_tgid, tid) = kernel::current_ids();
+    emit::request(&RequestRecord {
+        header: RecordHeader { kind: RecordKind::Request as u16, detail: 0, len: size_of::<RequestRecord>() as u32 },
+        sent_ns: kernel::now_ns(),
+        start_ns,
+        unique: request.unique(),
+        tid,
+        dev,
+        opcode: request.opcode(),
+        reserved: 0,
+    });
+}
