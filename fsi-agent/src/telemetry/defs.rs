@@ -24,7 +24,10 @@ pub struct MetricDef {
     pub labels: &'static [&'static str],
 }
 
+pub const LABEL_NAMESPACE: &str = "namespace";
+pub const LABEL_POD: &str = "pod";
 pub const LABEL_CONTAINER: &str = "container";
+pub const LABEL_VOLUME: &str = "volume";
 pub const LABEL_DEVICE: &str = "device";
 pub const LABEL_OP: &str = "op";
 pub const LABEL_ERRNO: &str = "errno";
@@ -36,48 +39,50 @@ pub const LABEL_TIER: &str = "tier";
 pub const LABEL_VERSION: &str = "version";
 pub const LABEL_RULE: &str = "rule";
 pub const LABEL_KIND: &str = "kind";
+pub const LABEL_OWNER: &str = "owner";
+pub const LABEL_EVENT: &str = "event";
 
 pub const OPERATIONS: MetricDef = MetricDef {
     name: "fsi_operations_total",
     kind: MetricKind::Counter,
     unit: "operations",
     help: "File operations that ended, failed ones included.",
-    labels: &[LABEL_CONTAINER, LABEL_DEVICE, LABEL_OP],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER, LABEL_VOLUME, LABEL_DEVICE, LABEL_OP],
 };
 pub const ERRORS: MetricDef = MetricDef {
     name: "fsi_errors_total",
     kind: MetricKind::Counter,
     unit: "operations",
     help: "File operations that failed, by errno.",
-    labels: &[LABEL_CONTAINER, LABEL_DEVICE, LABEL_OP, LABEL_ERRNO],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER, LABEL_VOLUME, LABEL_DEVICE, LABEL_OP, LABEL_ERRNO],
 };
 pub const BYTES: MetricDef = MetricDef {
     name: "fsi_bytes_total",
     kind: MetricKind::Counter,
     unit: "bytes",
     help: "Bytes that file operations moved (returned, not asked for).",
-    labels: &[LABEL_CONTAINER, LABEL_DEVICE, LABEL_OP, LABEL_DIRECTION],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER, LABEL_VOLUME, LABEL_DEVICE, LABEL_OP, LABEL_DIRECTION],
 };
 pub const DURATION: MetricDef = MetricDef {
     name: "fsi_operation_duration_seconds",
     kind: MetricKind::Histogram,
     unit: "seconds",
     help: "Time from entry to exit of the system call, in seconds.",
-    labels: &[LABEL_CONTAINER, LABEL_DEVICE, LABEL_OP],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER, LABEL_VOLUME, LABEL_DEVICE, LABEL_OP],
 };
 pub const DIRECTORIES_NET: MetricDef = MetricDef {
     name: "fsi_directories_net",
     kind: MetricKind::Gauge,
     unit: "directories",
     help: "Directories created minus directories removed since the observation began.",
-    labels: &[LABEL_CONTAINER],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER],
 };
 pub const FILES_NET: MetricDef = MetricDef {
     name: "fsi_files_net",
     kind: MetricKind::Gauge,
     unit: "names",
     help: "File names created (open, mknod, link, symlink) minus names removed (unlink) since the observation began.",
-    labels: &[LABEL_CONTAINER],
+    labels: &[LABEL_NAMESPACE, LABEL_POD, LABEL_CONTAINER],
 };
 pub const OPEN_FILES: MetricDef = MetricDef {
     name: "fsi_open_files",
@@ -91,28 +96,28 @@ pub const FAULTS_INJECTED: MetricDef = MetricDef {
     kind: MetricKind::Counter,
     unit: "faults",
     help: "Faults that a mount injected.",
-    labels: &[LABEL_RULE, LABEL_KIND, LABEL_ERRNO],
+    labels: &[LABEL_VOLUME, LABEL_RULE, LABEL_KIND, LABEL_ERRNO],
 };
 pub const THROTTLED: MetricDef = MetricDef {
     name: "fsi_throttled_operations_total",
     kind: MetricKind::Counter,
     unit: "operations",
     help: "Operations on a mount that met an empty bucket.",
-    labels: &[LABEL_OUTCOME],
+    labels: &[LABEL_VOLUME, LABEL_OUTCOME],
 };
 pub const THROTTLE_WAIT: MetricDef = MetricDef {
     name: "fsi_throttle_wait_seconds_total",
     kind: MetricKind::Counter,
     unit: "seconds",
     help: "Time that operations on a mount waited for tokens.",
-    labels: &[],
+    labels: &[LABEL_VOLUME],
 };
 pub const OVERHEAD: MetricDef = MetricDef {
     name: "fsi_interposer_overhead_seconds",
     kind: MetricKind::Histogram,
     unit: "seconds",
     help: "Time of an operation on a mount that is neither the backing file system's nor waited on purpose.",
-    labels: &[LABEL_OP],
+    labels: &[LABEL_VOLUME, LABEL_OP],
 };
 pub const LOST: MetricDef = MetricDef {
     name: "fsi_lost_total",
@@ -143,8 +148,78 @@ pub const BUILD_INFO: MetricDef = MetricDef {
     labels: &[LABEL_VERSION],
 };
 
+pub const REPORTS: MetricDef = MetricDef {
+    name: "fsi_reports_total",
+    kind: MetricKind::Counter,
+    unit: "reports",
+    help: "Reports of mounts, by whether they found the operation they belong to.",
+    labels: &[LABEL_OUTCOME],
+};
+pub const FUSE_REQUESTS: MetricDef = MetricDef {
+    name: "fsi_fuse_requests_total",
+    kind: MetricKind::Counter,
+    unit: "requests",
+    help: "Requests to mounts, by what sent them.",
+    labels: &[LABEL_OWNER],
+};
+pub const MOUNTS: MetricDef = MetricDef {
+    name: "fsi_mounts",
+    kind: MetricKind::Gauge,
+    unit: "mounts",
+    help: "Mounts that report to the agent now.",
+    labels: &[],
+};
+pub const RING_RECORDS: MetricDef = MetricDef {
+    name: "fsi_ring_records_total",
+    kind: MetricKind::Counter,
+    unit: "records",
+    help: "Records that the agent read from the kernel's ring.",
+    labels: &[],
+};
+pub const PROBE_CPU: MetricDef = MetricDef {
+    name: "fsi_probe_cpu_ratio",
+    kind: MetricKind::Gauge,
+    unit: "CPUs",
+    help: "CPUs that the probes kept busy while they were last timed (one second in each minute).",
+    labels: &[],
+};
+pub const AGENT_CPU: MetricDef = MetricDef {
+    name: "fsi_agent_cpu_seconds_total",
+    kind: MetricKind::Counter,
+    unit: "seconds",
+    help: "CPU time of the agent, probes not included.",
+    labels: &[],
+};
+pub const AGENT_MEMORY: MetricDef = MetricDef {
+    name: "fsi_agent_memory_bytes",
+    kind: MetricKind::Gauge,
+    unit: "bytes",
+    help: "Resident memory of the agent.",
+    labels: &[],
+};
+pub const KUBERNETES_UP: MetricDef = MetricDef {
+    name: "fsi_kubernetes_up",
+    kind: MetricKind::Gauge,
+    unit: "1",
+    help: "1 while the Kubernetes API tells the agent of pods, 0 while it does not; missing without Kubernetes.",
+    labels: &[],
+};
+pub const ATTRIBUTION: MetricDef = MetricDef {
+    name: "fsi_attribution_total",
+    kind: MetricKind::Counter,
+    unit: "what the event names",
+    help: "What kept the agent from knowing whose an operation was.",
+    labels: &[LABEL_EVENT],
+};
+pub const RELOADS: MetricDef = MetricDef {
+    name: "fsi_config_reloads_total",
+    kind: MetricKind::Counter,
+    unit: "reloads",
+    help: "Times that the agent was asked to read its configuration again, by what came of it.",
+    labels: &[LABEL_OUTCOME],
+};
 /// Every metric, in the order of the text.
-pub const METRICS: [MetricDef; 15] = [
+pub const METRICS: [MetricDef; 25] = [
     OPERATIONS,
     ERRORS,
     BYTES,
@@ -156,6 +231,16 @@ pub const METRICS: [MetricDef; 15] = [
     THROTTLED,
     THROTTLE_WAIT,
     OVERHEAD,
+    REPORTS,
+    FUSE_REQUESTS,
+    MOUNTS,
+    RING_RECORDS,
+    PROBE_CPU,
+    AGENT_CPU,
+    AGENT_MEMORY,
+    KUBERNETES_UP,
+    ATTRIBUTION,
+    RELOADS,
     LOST,
     SPANS,
     PROBE_INFO,
@@ -179,6 +264,19 @@ pub const OUTCOME_WAITED: &str = "waited";
 pub const OUTCOME_AGAIN: &str = "again";
 /// The values of `outcome` of throttled operations.
 pub const THROTTLE_OUTCOMES: [&str; 2] = [OUTCOME_WAITED, OUTCOME_AGAIN];
+
+/// It found its operation.
+pub const OUTCOME_JOINED: &str = "joined";
+/// It belongs to no operation that is looked at.
+pub const OUTCOME_ALONE: &str = "alone";
+/// The values of `outcome` of reports.
+pub const REPORT_OUTCOMES: [&str; 2] = [OUTCOME_JOINED, OUTCOME_ALONE];
+/// The configuration holds.
+pub const OUTCOME_APPLIED: &str = "applied";
+/// It was wrong; the one before holds.
+pub const OUTCOME_REFUSED: &str = "refused";
+/// The values of `outcome` of reloads.
+pub const RELOAD_OUTCOMES: [&str; 2] = [OUTCOME_APPLIED, OUTCOME_REFUSED];
 
 /// Stage of what a mount tells of its operations.
 pub const STAGE_REPORTS: &str = "reports";
@@ -285,6 +383,19 @@ attributes! {
     PROCESS_EXIT_CODE = "process.exit.code";
     THREAD_ID = "thread.id";
     CONTAINER_ID = "container.id";
+    CONTAINER_IMAGE_NAME = "container.image.name";
+    K8S_NAMESPACE_NAME = "k8s.namespace.name";
+    K8S_POD_NAME = "k8s.pod.name";
+    K8S_POD_UID = "k8s.pod.uid";
+    K8S_CONTAINER_NAME = "k8s.container.name";
+    K8S_DEPLOYMENT_NAME = "k8s.deployment.name";
+    K8S_STATEFULSET_NAME = "k8s.statefulset.name";
+    K8S_DAEMONSET_NAME = "k8s.daemonset.name";
+    K8S_JOB_NAME = "k8s.job.name";
+    /// What the pod uses the volume as.
+    K8S_VOLUME_NAME = "k8s.volume.name";
+    K8S_PVC_NAME = "k8s.persistentvolumeclaim.name";
+    K8S_STORAGECLASS_NAME = "k8s.storageclass.name";
     /// Name of the errno.
     ERROR_TYPE = "error.type";
     PROCESS_SIGNAL = "fsi.process.signal";
@@ -331,6 +442,8 @@ attributes! {
     SERVICE_NAME = "service.name";
     SERVICE_VERSION = "service.version";
     HOST_NAME = "host.name";
+    K8S_NODE_NAME = "k8s.node.name";
+    K8S_CLUSTER_NAME = "k8s.cluster.name";
 }
 
 #[cfg(test)]

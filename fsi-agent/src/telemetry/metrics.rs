@@ -2,6 +2,7 @@
 
 mod fold;
 pub mod mount;
+pub mod node;
 mod quantile;
 
 use std::collections::BTreeMap;
@@ -177,29 +178,24 @@ fn labels(folded: &Folded, series: &Series) -> Vec<LabelPair> {
 }
 
 fn errors(folded: &Folded) -> Vec<Metric> {
-    let mut metrics = Vec::new();
-    for (series, group) in &folded.groups {
-        for (code, count) in &group.errors {
-            let mut labels = labels(folded, series);
-            labels.push(label(defs::LABEL_ERRNO, &errno::name(*code)));
-            metrics.push(counter(labels, *count));
-        }
-    }
-    metrics
+    folded.groups.iter().flat_map(|(series, group)| errors_of(&labels(folded, series), group)).collect()
+}
+
+/// The errors of a group that has these labels.
+fn errors_of(labels: &[LabelPair], group: &Group) -> Vec<Metric> {
+    let of = |code: &u16| [labels, &[label(defs::LABEL_ERRNO, &errno::name(*code))]].concat();
+    group.errors.iter().map(|(code, count)| counter(of(code), *count)).collect()
 }
 
 fn bytes(folded: &Folded) -> Vec<Metric> {
-    let mut metrics = Vec::new();
-    for (series, group) in &folded.groups {
-        for (direction, moved) in [("read", group.read), ("write", group.written)] {
-            if let Some(bytes) = moved {
-                let mut labels = labels(folded, series);
-                labels.push(label(defs::LABEL_DIRECTION, direction));
-                metrics.push(counter(labels, bytes));
-            }
-        }
-    }
-    metrics
+    folded.groups.iter().flat_map(|(series, group)| bytes_of(&labels(folded, series), group)).collect()
+}
+
+/// The bytes of a group that has these labels.
+fn bytes_of(labels: &[LabelPair], group: &Group) -> Vec<Metric> {
+    let of = |direction| [labels, &[label(defs::LABEL_DIRECTION, direction)]].concat();
+    let moved = [("read", group.read), ("write", group.written)];
+    moved.into_iter().filter_map(|(direction, bytes)| Some(counter(of(direction), bytes?))).collect()
 }
 
 fn net(folded: &Folded, of: impl Fn(&fold::Net) -> i64) -> Vec<Metric> {

@@ -125,7 +125,7 @@ impl Containers<'_> {
 }
 
 impl Group {
-    fn add(&mut self, key: &AggregateKey, value: &AggregateValue) {
+    pub(super) fn add(&mut self, key: &AggregateKey, value: &AggregateValue) {
         self.count += value.count;
         self.duration_ns = self.duration_ns.saturating_add(value.duration_ns);
         let start = bucket_start_ns(key.bucket);
@@ -144,7 +144,36 @@ impl Group {
     }
 }
 
-fn count_net(net: &mut Net, key: &AggregateKey, value: &AggregateValue, op: OpKind) {
+impl Group {
+    /// Adds another.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let Self { count, duration_ns, below, read, written, errors } = other;
+        self.count += count;
+        self.duration_ns = self.duration_ns.saturating_add(*duration_ns);
+        for (ours, theirs) in self.below.iter_mut().zip(below) {
+            *ours += theirs;
+        }
+        for (ours, theirs) in [(&mut self.read, read), (&mut self.written, written)] {
+            if let Some(theirs) = theirs {
+                *ours.get_or_insert(0) += theirs;
+            }
+        }
+        for (errno, count) in errors {
+            *self.errors.entry(*errno).or_default() += count;
+        }
+    }
+}
+
+impl Net {
+    /// Adds another.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let Self { directories, files } = other;
+        self.directories += directories;
+        self.files += files;
+    }
+}
+
+pub(super) fn count_net(net: &mut Net, key: &AggregateKey, value: &AggregateValue, op: OpKind) {
     if key.errno != 0 {
         return;
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use fsi_common::op::OpKind;
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter as CounterValue, LabelPair, Metric};
+use prometheus::proto::{Counter as CounterValue, LabelPair, Metric, MetricFamily};
 
 use super::fold::{Group, LE_BITS};
-use super::{MetricsError, OTHER, counter, family, gauge, histogram, label, signed};
+use super::{MetricsError, OTHER, bytes_of, counter, errors_of, family, gauge, histogram, label, signed};
 use crate::fuse::report::{OpReport, Throttled};
 use crate::rules::decision::{Fault, FaultKind};
 use crate::rules::op::Op;
@@ -29,6 +29,29 @@ pub struct MountCounts {
     throttle_ns: u64,
     /// Faults shown under `other`.
     to_other: u64,
+}
+
+#[derive(Debug, Default)]
+struct MountFamilies {
+    faults: Vec<Metric>,
+    throttled: Vec<Metric>,
+    waits: Vec<Metric>,
+    overhead: Vec<Metric>,
+}
+
+/// What the mounts of a node did, each by the name of its volume.
+pub fn families<'a>(mounts: impl IntoIterator<Item = (&'a str, &'a MountCounts)>) -> Vec<MetricFamily> {
+    let mut all = MountFamilies::default();
+    for (volume, counts) in mounts {
+        counts.add_to(volume, &mut all);
+    }
+    let MountFamilies { faults, throttled, waits, overhead } = all;
+    vec![
+        family(&defs::FAULTS_INJECTED, faults),
+        family(&defs::THROTTLED, throttled),
+        family(&defs::THROTTLE_WAIT, waits),
+        family(&defs::OVERHEAD, overhead),
+    ]
 }
 
 /// What others count, for one text.
@@ -107,8 +130,8 @@ impl MountCounts {
         let outcomes = [(defs::OUTCOME_WAITED, self.waited), (defs::OUTCOME_AGAIN, self.again)];
         let mut families = vec![
             family(&defs::OPERATIONS, operations().map(|(labels, group)| counter(labels, group.count))),
-            family(&defs::ERRORS, operations().flat_map(|(labels, group)| errors(&labels, group))),
-            family(&defs::BYTES, operations().flat_map(|(labels, group)| bytes(&labels, group))),
+            family(&defs::ERRORS, operations().flat_map(|(labels, group)| errors_of(&labels, group))),
+            family(&defs::BYTES, operations().flat_map(|(labels, group)| bytes_of(&labels, group))),
             family(&defs::DURATION, operations().map(|(labels, group)| histogram(labels, group))),
             family(&defs::OPEN_FILES, [gauge(Vec::new(), signed(snapshot.open_files))]),
             family(&defs::FAULTS_INJECTED, self.faults.iter().map(|(key, count)| counter(fault_labels(key), *count))),
@@ -116,7 +139,7 @@ impl MountCounts {
                 &defs::THROTTLED,
                 outcomes.map(|(name, count)| counter(vec![label(defs::LABEL_OUTCOME, name)], count)),
             ),
-            family(&defs::THROTTLE_WAIT, [seconds(self.throttle_ns)]),
+            family(&defs::THROTTLE_WAIT, [seconds(Vec::new(), self.throttle_ns)]),
             family(&defs::OVERHEAD, overhead.map(|(op, group)| histogram(vec![label(defs::LABEL_OP, op)], group))),
             family(&defs::LOST, self.losses(snapshot)),
             family(&defs::SPANS, spans(snapshot)),
@@ -127,6 +150,22 @@ impl MountCounts {
         let mut text = String::new();
         TextEncoder::new().encode_utf8(&families, &mut text)?;
         Ok(text)
+    }
+
+    /// What only mounts have, as one of several: told apart by the volume.
+    fn add_to(&self, volume: &str, families: &mut MountFamilies) {
+        let volume = label(defs::LABEL_VOLUME, volume);
+        let with = |mut labels: Vec<LabelPair>| {
+            labels.insert(0, volume.clone());
+            labels
+        };
+        families.faults.extend(self.faults.iter().map(|(key, count)| counter(with(fault_labels(key)), *count)));
+        let outcomes = [(defs::OUTCOME_WAITED, self.waited), (defs::OUTCOME_AGAIN, self.again)];
+        let outcome = |(name, count)| counter(with(vec![label(defs::LABEL_OUTCOME, name)]), count);
+        families.throttled.extend(outcomes.map(outcome));
+        families.waits.push(seconds(with(Vec::new()), self.throttle_ns));
+        let overhead = self.overhead.iter();
+        families.overhead.extend(overhead.map(|(op, group)| histogram(with(vec![label(defs::LABEL_OP, op)]), group)));
     }
 
     /// All pairs that a mount can have are there from the start, so that an alert on an increase sees the first one.
@@ -158,26 +197,15 @@ fn labels((dev, op): (u32, &'static str)) -> Vec<LabelPair> {
     vec![label(defs::LABEL_CONTAINER, ""), label(defs::LABEL_DEVICE, &text::device(dev)), label(defs::LABEL_OP, op)]
 }
 
-fn errors(labels: &[LabelPair], group: &Group) -> Vec<Metric> {
-    let of = |code: &u16| [labels, &[label(defs::LABEL_ERRNO, &errno::name(*code))]].concat();
-    group.errors.iter().map(|(code, count)| counter(of(code), *count)).collect()
-}
-
-fn bytes(labels: &[LabelPair], group: &Group) -> Vec<Metric> {
-    let of = |direction| [labels, &[label(defs::LABEL_DIRECTION, direction)]].concat();
-    let moved = [("read", group.read), ("write", group.written)];
-    moved.into_iter().filter_map(|(direction, bytes)| Some(counter(of(direction), bytes?))).collect()
-}
-
 fn fault_labels((rule, kind, code): &(Arc<str>, FaultKind, Option<i32>)) -> Vec<LabelPair> {
     let code = code.and_then(|code| u16::try_from(code).ok()).map(errno::name).unwrap_or_default();
     vec![label(defs::LABEL_RULE, rule), label(defs::LABEL_KIND, kind.name()), label(defs::LABEL_ERRNO, &code)]
 }
 
-fn seconds(ns: u64) -> Metric {
+fn seconds(labels: Vec<LabelPair>, ns: u64) -> Metric {
     let mut value = CounterValue::default();
     value.set_value(super::float(ns) / 1e9);
-    let mut metric = Metric::default();
+    let mut metric = Metric::from_label(labels);
     metric.set_counter(value);
     metric
 }
