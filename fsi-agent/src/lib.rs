@@ -16,3 +16,4 @@ pub mod sys;
 pub mod telemetry;
 pub mod throttle;
 pub mod top;
+mod yaml;
