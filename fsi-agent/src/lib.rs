@@ -2,6 +2,7 @@
 
 pub mod cgroups;
 pub mod clock;
+pub mod config;
 pub mod control;
 pub mod fuse;
 pub mod keeper;
