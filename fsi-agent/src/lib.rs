@@ -2,6 +2,7 @@
 
 pub mod cgroups;
 pub mod clock;
+pub mod config;
 pub mod control;
 pub mod fuse;
 pub mod keeper;
@@ -16,3 +17,4 @@ pub mod sys;
 pub mod telemetry;
 pub mod throttle;
 pub mod top;
+mod yaml;

@@ -39,10 +39,24 @@ pub struct Span {
     pub trace: TraceId,
     pub id: SpanId,
     pub parent: Option<SpanId>,
+    pub above: Above,
     pub start_unix_ns: u64,
     pub end_unix_ns: u64,
     pub actor: Actor,
     pub body: SpanBody,
+}
+
+/// What the parent is and when it began: with this the trace of a span follows from the span alone, however traces are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Above {
+    /// Nothing of ours.
+    Nothing,
+    Process {
+        start_unix_ns: u64,
+    },
+    File {
+        start_unix_ns: u64,
+    },
 }
 
 /// What a span is about.

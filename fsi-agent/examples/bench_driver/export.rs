@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use fsi_agent::span::{Actor, OpSpan, Path, Span, SpanBody, SpanId, SpanSink as _, TraceId};
+use fsi_agent::span::{Above, Actor, OpSpan, Path, Span, SpanBody, SpanId, SpanSink as _, TraceId};
 use fsi_agent::telemetry::containers::NoContainers;
 use fsi_agent::telemetry::export::{OtlpOptions, OtlpSink};
 use fsi_agent::telemetry::span::Converter;
@@ -113,6 +113,7 @@ fn span(number: usize) -> Span {
         trace: TraceId([0xab; 16]),
         id: SpanId(id),
         parent: Some(SpanId([2; 8])),
+        above: Above::Nothing,
         start_unix_ns: 1_700_000_000_000_000_000 + number * 1000,
         end_unix_ns: 1_700_000_000_000_000_700 + number * 1000,
         actor: Actor { tgid: 4200, tid: 4201, uid: 1000, comm, cgroup: 77 },

@@ -18,7 +18,7 @@ use super::open_files::{FileFacts, OpenFile, OpenFiles, Place};
 use super::processes::{Process, Processes};
 use super::table::Displaced;
 use crate::clock::Clock;
-use crate::span::{Actor, OpSpan, Path, Span, SpanBody, SpanId, SpanSink};
+use crate::span::{Above, Actor, OpSpan, Path, Span, SpanBody, SpanId, SpanSink};
 
 /// What is open and who lives.
 #[derive(Debug)]
@@ -58,10 +58,13 @@ impl Correlator {
         self.files.note(raw);
         let facts = if raw.file_id == 0 { None } else { self.files.facts(raw.file_id) };
         let parent = facts.map_or(process, |facts| facts.place);
+        let start_unix_ns = self.clock.unix_ns(parent.start_ns);
+        let above = if facts.is_some() { Above::File { start_unix_ns } } else { Above::Process { start_unix_ns } };
         Span {
             trace: parent.trace,
             id: self.ids.span(),
             parent: Some(parent.span),
+            above,
             start_unix_ns: self.clock.unix_ns(raw.start_ns),
             end_unix_ns: self.clock.unix_ns(end_ns),
             actor,
@@ -95,14 +98,13 @@ impl Correlator {
         // The record does not tell the user; the process, or the first operation, will.
         let actor = Actor { tgid: raw.tgid, tid: raw.tid, uid: u32::MAX, comm: raw.comm, cgroup: raw.cgroup };
         let process = self.see(&actor, start_ns, losses, sink);
-        let place = Place { trace: process.trace, span: self.ids.span() };
+        let place = Place { trace: process.trace, span: self.ids.span(), start_ns };
         let opened = OpenFile {
             facts: FileFacts { place, path, dev: raw.dev, ino: raw.ino, mode: raw.mode },
-            parent: process.span,
+            parent: process,
             actor,
             open_flags: raw.open_flags,
             opened_ns: raw.opened_ns,
-            start_ns,
             totals: fsi_common::record::FileTotals::default(),
             segment: 0,
             active: false,
@@ -115,7 +117,7 @@ impl Correlator {
         };
         losses.count(loss);
         emit(gone.span(self.latest_ns, None, &self.clock), sink);
-        self.file_ended(gone.actor.tgid, gone.parent, self.latest_ns, sink);
+        self.file_ended(gone.actor.tgid, gone.parent.span, self.latest_ns, sink);
     }
 
     /// A file is open no more.
@@ -126,7 +128,7 @@ impl Correlator {
         let ended = self.files.end(raw.file_id, |file| {
             file.totals = raw.totals;
             let end_ns = file.end_ns(raw.closed_ns, *kind);
-            (file.span(end_ns, Some(*kind), clock), file.actor.tgid, file.parent, end_ns)
+            (file.span(end_ns, Some(*kind), clock), file.actor.tgid, file.parent.span, end_ns)
         });
         let Some((span, tgid, parent, end_ns)) = ended else {
             losses.count(PipelineLoss::UnknownClose);
@@ -172,13 +174,12 @@ impl Correlator {
             emit(process.span(now_ns, clock), sink);
         }
         for file in files.iter_mut() {
-            if !file.active || now_ns.saturating_sub(file.start_ns) < *max_open_ns {
+            if !file.active || now_ns.saturating_sub(file.facts.place.start_ns) < *max_open_ns {
                 continue;
             }
             emit(file.span(now_ns, None, clock), sink);
-            file.facts.place.span = ids.span();
+            file.facts.place = Place { span: ids.span(), start_ns: now_ns, ..file.facts.place };
             file.segment += 1;
-            file.start_ns = now_ns;
             file.active = false;
         }
     }

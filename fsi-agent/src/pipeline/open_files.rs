@@ -5,7 +5,7 @@ use fsi_common::record::{CloseKind, FileTotals, OpRecord};
 
 use super::table::{Displaced, Table};
 use crate::clock::Clock;
-use crate::span::{Actor, FileSpan, Path, Span, SpanBody, SpanId, TraceId};
+use crate::span::{Above, Actor, FileSpan, Path, Span, SpanBody, SpanId, TraceId};
 
 /// How many ended files are remembered for an operation whose record comes after that of the close.
 const REMEMBERED: usize = 1024;
@@ -15,6 +15,8 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Place {
     pub(super) trace: TraceId,
     pub(super) span: SpanId,
+    /// Start of that span.
+    pub(super) start_ns: u64,
 }
 
 /// What operations inherit from their file.
@@ -32,13 +34,11 @@ pub(super) struct FileFacts {
 pub(super) struct OpenFile {
     pub(super) facts: FileFacts,
     /// The process that opened it.
-    pub(super) parent: SpanId,
+    pub(super) parent: Place,
     pub(super) actor: Actor,
     pub(super) open_flags: u32,
     /// Start of the open call; 0: open before we looked.
     pub(super) opened_ns: u64,
-    /// Start of the current segment.
-    pub(super) start_ns: u64,
     /// From the operations that were told, until the close tells the exact ones.
     pub(super) totals: FileTotals,
     pub(super) segment: u32,
@@ -58,7 +58,8 @@ impl OpenFile {
         if self.opened_ns == 0 && self.segment == 0 {
             // Announced with its first operation: that is our first sight of it.
             let is_first = self.totals.operations == 0;
-            self.start_ns = if is_first { raw.start_ns } else { self.start_ns.min(raw.start_ns) };
+            let start_ns = &mut self.facts.place.start_ns;
+            *start_ns = if is_first { raw.start_ns } else { raw.start_ns.min(*start_ns) };
         }
         if self.actor.uid == u32::MAX && self.actor.tgid == raw.tgid {
             self.actor.uid = raw.uid;
@@ -84,7 +85,7 @@ impl OpenFile {
     pub(super) fn end_ns(&self, closed_ns: u64, kind: CloseKind) -> u64 {
         match kind {
             CloseKind::Closed | CloseKind::Exit => closed_ns.max(self.totals.last_ns),
-            CloseKind::Unseen => self.totals.last_ns.max(self.start_ns),
+            CloseKind::Unseen => self.totals.last_ns.max(self.facts.place.start_ns),
         }
     }
 
@@ -94,8 +95,9 @@ impl OpenFile {
         Span {
             trace: self.facts.place.trace,
             id: self.facts.place.span,
-            parent: Some(self.parent),
-            start_unix_ns: clock.unix_ns(self.start_ns.min(end_ns)),
+            parent: Some(self.parent.span),
+            above: Above::Process { start_unix_ns: clock.unix_ns(self.parent.start_ns) },
+            start_unix_ns: clock.unix_ns(self.facts.place.start_ns.min(end_ns)),
             end_unix_ns: clock.unix_ns(end_ns),
             actor: self.actor.clone(),
             body: SpanBody::File(FileSpan {

@@ -13,7 +13,7 @@ use super::ids::Ids;
 use super::open_files::Place;
 use super::table::{Displaced, Table};
 use crate::clock::Clock;
-use crate::span::{Actor, ProcessSpan, Span, SpanBody, SpanId, TraceId};
+use crate::span::{Above, Actor, ProcessSpan, Span, SpanBody, SpanId, TraceId};
 
 /// How long after its exit a process waits for files that others may go on using: several sweeps.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -23,9 +23,10 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 pub(super) struct Process {
     pub(super) place: Place,
     parent: Option<SpanId>,
+    /// Start of the parent's span, when the parent is observed.
+    parent_start_ns: Option<u64>,
     parent_tgid: u32,
     pub(super) actor: Actor,
-    start_ns: u64,
     /// Its start was told; else it began before our first sight.
     started: Started,
     /// Files that it opened and that have not ended.
@@ -57,7 +58,11 @@ impl Process {
             trace: self.place.trace,
             id: self.place.span,
             parent: self.parent,
-            start_unix_ns: clock.unix_ns(self.start_ns.min(end_ns)),
+            above: match self.parent_start_ns {
+                Some(start_ns) => Above::Process { start_unix_ns: clock.unix_ns(start_ns) },
+                None => Above::Nothing,
+            },
+            start_unix_ns: clock.unix_ns(self.place.start_ns.min(end_ns)),
             end_unix_ns: clock.unix_ns(end_ns),
             actor: self.actor.clone(),
             body: SpanBody::Process(ProcessSpan { parent_tgid: self.parent_tgid, exit_code }),
@@ -84,7 +89,7 @@ impl Processes {
     pub(super) fn seen(&mut self, actor: &Actor, start_ns: u64, ids: &mut Ids) -> (Place, Displaced<Process>) {
         if let Some(process) = self.live.get_mut(actor.tgid.into()) {
             if process.started == Started::Before {
-                process.start_ns = process.start_ns.min(start_ns);
+                process.place.start_ns = process.place.start_ns.min(start_ns);
             }
             if process.actor.uid == u32::MAX {
                 process.actor.uid = actor.uid;
@@ -167,13 +172,16 @@ impl Processes {
         started: Started,
         ids: &mut Ids,
     ) -> (Place, Displaced<Process>) {
-        let (trace, parent) = match self.live.get(parent_tgid.into()) {
-            Some(parent) if parent_tgid != actor.tgid => (parent.place.trace, Some(parent.place.span)),
-            Some(_) | None => self.root.unwrap_or_else(|| (ids.trace(), None)),
+        let observed = self.live.get(parent_tgid.into()).filter(|_| parent_tgid != actor.tgid);
+        let parent_start_ns = observed.map(|parent| parent.place.start_ns);
+        let (trace, parent) = match observed {
+            Some(parent) => (parent.place.trace, Some(parent.place.span)),
+            None => self.root.unwrap_or_else(|| (ids.trace(), None)),
         };
-        let place = Place { trace, span: ids.span() };
+        let place = Place { trace, span: ids.span(), start_ns };
         let key = actor.tgid.into();
-        let process = Process { place, parent, parent_tgid, actor, start_ns, started, open_files: 0, exit: None };
+        let process =
+            Process { place, parent, parent_start_ns, parent_tgid, actor, started, open_files: 0, exit: None };
         (place, self.live.insert(key, process))
     }
 }

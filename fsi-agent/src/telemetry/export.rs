@@ -71,6 +71,19 @@ pub enum ExportError {
     Died,
 }
 
+/// Whether a URL leads somewhere, for spans, and for metrics too if they are wanted.
+///
+/// # Errors
+/// It does not; the sentence says what would be right.
+pub fn check_url(url: &str, metrics: bool) -> Result<(), ExportError> {
+    let target = Target::parse(url)?;
+    if metrics && target.metrics_endpoint().is_none() {
+        let reason = "where metrics go does not follow from this path; end it with `/v1/traces`, or write none";
+        return Err(ExportError::Url { url: url.to_owned(), reason });
+    }
+    Ok(())
+}
+
 /// What became of the spans so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportReport {

@@ -5,20 +5,23 @@ use std::sync::Arc;
 use fsi_common::op::OpKind;
 use fsi_common::record::{CloseKind, FileTotals, PathState};
 
-use crate::span::{Actor, FileSpan, OpSpan, Path, ProcessSpan, Span, SpanBody, SpanId, TraceId};
+use crate::span::{Above, Actor, FileSpan, OpSpan, Path, ProcessSpan, Span, SpanBody, SpanId, TraceId};
+
+pub(super) const START_NS: u64 = 1_700_000_000_000_000_001;
 
 pub(super) fn path(bytes: &[u8], state: PathState) -> Path {
     Path { bytes: Arc::from(bytes), state }
 }
 
-fn span(id: u8, parent: Option<u8>, body: SpanBody) -> Span {
+fn span(id: u8, parent: Option<u8>, above: Above, body: SpanBody) -> Span {
     let mut comm = [0; 16];
     comm[..3].copy_from_slice(b"cat");
     Span {
         trace: TraceId([0xab; 16]),
         id: SpanId([id; 8]),
         parent: parent.map(|parent| SpanId([parent; 8])),
-        start_unix_ns: 1_700_000_000_000_000_001,
+        above,
+        start_unix_ns: START_NS,
         end_unix_ns: 1_700_000_000_000_001_235,
         actor: Actor { tgid: 42, tid: 43, uid: 1000, comm, cgroup: 77 },
         body,
@@ -26,7 +29,7 @@ fn span(id: u8, parent: Option<u8>, body: SpanBody) -> Span {
 }
 
 pub(super) fn process(exit_code: Option<u32>) -> Span {
-    span(1, None, SpanBody::Process(ProcessSpan { parent_tgid: 41, exit_code }))
+    span(1, None, Above::Nothing, SpanBody::Process(ProcessSpan { parent_tgid: 41, exit_code }))
 }
 
 pub(super) fn file(file_path: Path) -> Span {
@@ -42,7 +45,7 @@ pub(super) fn file(file_path: Path) -> Span {
         totals,
         segment: 0,
     });
-    span(2, Some(1), body)
+    span(2, Some(1), Above::Process { start_unix_ns: START_NS - 5 }, body)
 }
 
 pub(super) fn op(kind: OpKind, errno: u16, op_path: Path) -> Span {
@@ -63,7 +66,7 @@ pub(super) fn op(kind: OpKind, errno: u16, op_path: Path) -> Span {
         target: None,
         interposed: None,
     });
-    span(3, Some(2), body)
+    span(3, Some(2), Above::File { start_unix_ns: START_NS - 2 }, body)
 }
 
 pub(super) fn read(file_path: &str) -> Arc<Span> {

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::fuse::report::{FileReport, OpReport};
 use crate::pipeline::ids::Ids;
 use crate::rules::op::Op;
-use crate::span::{Actor, FileSpan, Interposed, NO_SYSCALL, OpSpan, Path, Span, SpanBody, SpanId, TraceId};
+use crate::span::{Above, Actor, FileSpan, Interposed, NO_SYSCALL, OpSpan, Path, Span, SpanBody, SpanId, TraceId};
 use crate::telemetry::metrics::mount::overhead_ns;
 
 /// Open files that are followed.
@@ -145,7 +145,7 @@ impl SpanMaker {
     /// The span of an operation.
     pub(crate) fn operation(&mut self, report: OpReport) -> Span {
         let path = self.path(&report.path);
-        let (trace, parent) = self.parent(&report, &path);
+        let (trace, parent, above) = self.parent(&report, &path);
         let interposed = Interposed {
             op: Some(report.op),
             requests: 1,
@@ -181,6 +181,7 @@ impl SpanMaker {
             trace,
             id: self.ids.span(),
             parent,
+            above,
             start_unix_ns: self.clock.unix_ns(report.started_ns),
             end_unix_ns: self.clock.unix_ns(report.answered_ns.max(report.started_ns)),
             actor: actor(report.tid, report.uid),
@@ -189,9 +190,9 @@ impl SpanMaker {
     }
 
     /// Under which span an operation is; its file counts it.
-    fn parent(&mut self, report: &OpReport, path: &Path) -> (TraceId, Option<SpanId>) {
+    fn parent(&mut self, report: &OpReport, path: &Path) -> (TraceId, Option<SpanId>, Above) {
         if report.open_file == 0 {
-            return (self.ids.trace(), None);
+            return (self.ids.trace(), None, Above::Nothing);
         }
         let opens = matches!(report.op, Op::Open | Op::Create | Op::Opendir);
         let new = |ids: &mut Ids| OpenFile {
@@ -210,13 +211,17 @@ impl SpanMaker {
             told: 0,
             released_ns: None,
         };
-        let Some(file) = self.open_file(report.open_file, new) else { return (self.ids.trace(), None) };
+        let clock = self.clock;
+        let Some(file) = self.open_file(report.open_file, new) else {
+            return (self.ids.trace(), None, Above::Nothing);
+        };
         if opens {
             file.open_before = false;
             file.segment_start_ns = file.segment_start_ns.min(report.started_ns);
         }
         add(&mut file.totals, report);
-        (file.trace, Some(file.id))
+        let above = Above::File { start_unix_ns: clock.unix_ns(file.segment_start_ns) };
+        (file.trace, Some(file.id), above)
     }
 
     /// Tells files that were released a while ago, and segments of those that are used for long.
@@ -304,6 +309,7 @@ fn file_span(file: &OpenFile, clock: &Clock, end_ns: u64, close: Option<CloseKin
         trace: *trace,
         id: *id,
         parent: None,
+        above: Above::Nothing,
         start_unix_ns: clock.unix_ns(*segment_start_ns),
         end_unix_ns: clock.unix_ns(end_ns),
         actor: actor.clone(),

@@ -88,6 +88,7 @@ fn span() -> Span {
         trace: TraceId([1; 16]),
         id: SpanId([1; 8]),
         parent: None,
+        above: crate::span::Above::Nothing,
         start_unix_ns: 0,
         end_unix_ns: 0,
         actor: Actor { tgid: 7, tid: 7, uid: 0, comm: [0; 16], cgroup: 0 },

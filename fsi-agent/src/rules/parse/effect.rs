@@ -1,16 +1,19 @@
 //! `do:` of a rule: a delay, an effect, or both.
 
-use super::fields::{Fields, LONGEST_DELAY, Reader, meant};
-use super::tree::{Key, Node, Value, listed};
+use std::time::Duration;
+
 use crate::rules::decision::Corrupt;
 use crate::rules::model::{Action, Delay, Injection, Portion};
 use crate::selection::quantity;
+use crate::yaml::{Fields, Key, Node, Reader, Value, listed, meant};
 
 const KEYS: &[&str] =
     &["errno", "delay", "short", "corrupt", "torn", "lose_until_fsync", "fail_fsync", "lie_fsync", "abort"];
 const DELAYS: &[&str] = &["uniform", "normal", "pareto", "ramp"];
 const CORRUPTIONS: &[&str] = &["bitflip", "zero", "random", "pattern"];
 /// The draws of a bit flip are made one by one.
+/// A longer delay is a hang, which `abort` says better.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 const MOST_BITS: u64 = 4096;
 const MOST_PATTERN_BYTES: usize = 4096;
 
@@ -103,7 +106,7 @@ fn choice<'a>(reader: &mut Reader, node: &'a Node, what: &str, allowed: &[&str])
 
 fn delay(reader: &mut Reader, node: &Node) -> Option<Delay> {
     if !matches!(node.value, Value::Map(_)) {
-        return reader.delay(node, "delay").map(Delay::Fixed);
+        return delay_of(reader, node, "delay").map(Delay::Fixed);
     }
     let (name, parameters) = choice(reader, node, "delay", DELAYS)?;
     match name {
@@ -117,9 +120,9 @@ fn delay(reader: &mut Reader, node: &Node) -> Option<Delay> {
 
 fn uniform(reader: &mut Reader, node: &Node) -> Option<Delay> {
     let fields = Fields::of(reader, node, "uniform", &["min", "max"])?;
-    let min = fields.get("min").map_or(Some(std::time::Duration::ZERO), |node| reader.delay(node, "min"));
+    let min = fields.get("min").map_or(Some(Duration::ZERO), |node| delay_of(reader, node, "min"));
     let max_node = fields.need(reader, "uniform", "max", "10ms");
-    let max = max_node.and_then(|node| reader.delay(node, "max"));
+    let max = max_node.and_then(|node| delay_of(reader, node, "max"));
     let (min, max) = (min?, max?);
     ordered(reader, max_node?, "max", "min", max >= min)?;
     Some(Delay::Uniform { min, max })
@@ -127,11 +130,11 @@ fn uniform(reader: &mut Reader, node: &Node) -> Option<Delay> {
 
 fn normal(reader: &mut Reader, node: &Node) -> Option<Delay> {
     let fields = Fields::of(reader, node, "normal", &["mean", "stddev", "min", "max"])?;
-    let mean = fields.need(reader, "normal", "mean", "5ms").and_then(|node| reader.delay(node, "mean"));
-    let stddev = fields.need(reader, "normal", "stddev", "1ms").and_then(|node| reader.delay(node, "stddev"));
-    let min = fields.get("min").map_or(Some(std::time::Duration::ZERO), |node| reader.delay(node, "min"));
+    let mean = fields.need(reader, "normal", "mean", "5ms").and_then(|node| delay_of(reader, node, "mean"));
+    let stddev = fields.need(reader, "normal", "stddev", "1ms").and_then(|node| delay_of(reader, node, "stddev"));
+    let min = fields.get("min").map_or(Some(Duration::ZERO), |node| delay_of(reader, node, "min"));
     let max_node = fields.get("max");
-    let max = max_node.map_or(Some(LONGEST_DELAY), |node| reader.delay(node, "max"));
+    let max = max_node.map_or(Some(LONGEST_DELAY), |node| delay_of(reader, node, "max"));
     let (mean, stddev, min, max) = (mean?, stddev?, min?, max?);
     ordered(reader, max_node.unwrap_or(node), "max", "min", max >= min)?;
     Some(Delay::Normal { mean, stddev, min, max })
@@ -139,13 +142,13 @@ fn normal(reader: &mut Reader, node: &Node) -> Option<Delay> {
 
 fn pareto(reader: &mut Reader, node: &Node) -> Option<Delay> {
     let fields = Fields::of(reader, node, "pareto", &["min", "shape", "max"])?;
-    let min = fields.need(reader, "pareto", "min", "1ms").and_then(|node| reader.delay(node, "min"));
+    let min = fields.need(reader, "pareto", "min", "1ms").and_then(|node| delay_of(reader, node, "min"));
     let right = "a number above 0 and up to 100, for example `1.5` (the smaller, the longer the tail)";
     let shape = fields
         .need(reader, "pareto", "shape", "1.5")
         .and_then(|node| reader.real(node, "shape", right, |shape| 0.0 < shape && shape <= 100.0));
     let max_node = fields.need(reader, "pareto", "max", "1s");
-    let max = max_node.and_then(|node| reader.delay(node, "max"));
+    let max = max_node.and_then(|node| delay_of(reader, node, "max"));
     let (min, shape, max) = (min?, shape?, max?);
     ordered(reader, max_node?, "max", "min", max >= min)?;
     Some(Delay::Pareto { min, shape, max })
@@ -153,8 +156,8 @@ fn pareto(reader: &mut Reader, node: &Node) -> Option<Delay> {
 
 fn ramp(reader: &mut Reader, node: &Node) -> Option<Delay> {
     let fields = Fields::of(reader, node, "ramp", &["from", "to", "over"])?;
-    let from = fields.get("from").map_or(Some(std::time::Duration::ZERO), |node| reader.delay(node, "from"));
-    let to = fields.need(reader, "ramp", "to", "10ms").and_then(|node| reader.delay(node, "to"));
+    let from = fields.get("from").map_or(Some(Duration::ZERO), |node| delay_of(reader, node, "from"));
+    let to = fields.need(reader, "ramp", "to", "10ms").and_then(|node| delay_of(reader, node, "to"));
     let over = fields
         .need(reader, "ramp", "over", "1000")
         .and_then(|node| reader.number(node, "over (how many operations of a file it takes)", 1..=u64::MAX));
@@ -239,4 +242,16 @@ fn hex(reader: &mut Reader, node: &Node) -> Option<Vec<u8>> {
         reader.wrong(node.at, format!("hex is `{text}`; write {RIGHT}"));
     }
     bytes
+}
+
+fn delay_of(reader: &mut Reader, node: &Node, what: &str) -> Option<Duration> {
+    let duration = reader.duration(node, what)?;
+    if duration > LONGEST_DELAY {
+        reader.wrong(
+            node.at,
+            format!("{what} is longer than an hour; write at most `1h`, or `abort` to end the connection"),
+        );
+        return None;
+    }
+    Some(duration)
 }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::{Fields, LONGEST_DELAY, Reader};
-use super::tree::{Node, Value};
+use super::effect::LONGEST_DELAY;
 use crate::rules::model::{Action, Delay, Injection, Match, Portion, Probability, Rule, RuleSet, When};
 use crate::rules::op::{Op, OpSet};
+use crate::yaml::{Fields, Node, Reader, Value};
 
 const KEYS: &[&str] = &["local_log_path", "file_fail_rate", "directory_fail_rate", "use_seednum", "seed", "delay_time"];
 /// Keys that only the older format has.

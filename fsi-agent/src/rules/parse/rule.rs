@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use super::Position;
 use super::effect;
-use super::fields::{Fields, Reader, meant};
-use super::tree::{Node, Value};
 use crate::rules::model::{Globs, Injection, Match, Probability, Rule, When};
 use crate::rules::op::{Op, OpSet};
 use crate::selection::glob::GlobError;
 use crate::selection::quantity;
+use crate::yaml::{Fields, Node, Reader, Value, meant};
 
 const MATCH_KEYS: &[&str] = &["ops", "path", "min_size", "max_size", "uid", "gid", "process", "offset"];
 const WHEN_KEYS: &[&str] = &["probability", "skip", "every", "limit", "after", "until"];

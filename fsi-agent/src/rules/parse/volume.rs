@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::fields::{Fields, Reader};
-use super::tree::{Node, Value};
 use crate::rules::model::{Capacity, Fake};
 use crate::selection::quantity;
 use crate::throttle::profile::Profile;
 use crate::throttle::{Scope, ThrottleSpec, WhenEmpty};
+use crate::yaml::{Fields, Node, Reader, Value};
 
 const THROTTLE_KEYS: &[&str] = &["scope", "read", "write", "read_iops", "write_iops", "burst", "when_empty"];
 const RATES: &[&str] = &["read", "write", "read_iops", "write_iops"];

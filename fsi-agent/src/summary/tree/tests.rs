@@ -4,7 +4,7 @@ use fsi_common::op::OpKind;
 use fsi_common::record::{CloseKind, FileTotals, PathState};
 
 use super::*;
-use crate::span::{Actor, FileSpan, ProcessSpan, TraceId};
+use crate::span::{Above, Actor, FileSpan, ProcessSpan, TraceId};
 use crate::summary::Look;
 
 const LOOK: Look = Look { width: None, color: false };
@@ -20,6 +20,7 @@ fn span(id: u8, parent: u8, start_ns: u64, end_ns: u64, body: SpanBody) -> Arc<S
         trace: TraceId([1; 16]),
         id: SpanId([id; 8]),
         parent: (parent != 0).then_some(SpanId([parent; 8])),
+        above: Above::Nothing,
         start_unix_ns: start_ns,
         end_unix_ns: end_ns,
         actor: Actor { tgid: 7, tid: 7, uid: 0, comm, cgroup: 1 },

@@ -51,6 +51,14 @@ impl Target {
         };
         Ok(Self { protocol, endpoint: format!("{tls}://{authority}{path}") })
     }
+
+    /// Where metrics go: over HTTP to the path beside that of traces.
+    pub(super) fn metrics_endpoint(&self) -> Option<String> {
+        match self.protocol {
+            Protocol::Grpc => Some(self.endpoint.clone()),
+            Protocol::Http => self.endpoint.strip_suffix("/v1/traces").map(|base| format!("{base}/v1/metrics")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +84,10 @@ mod tests {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
         }
+        let metrics = |url| Target::parse(url).unwrap().metrics_endpoint();
+        assert_eq!(metrics("http://h/otlp/v1/traces").unwrap(), "http://h/otlp/v1/metrics");
+        assert_eq!(metrics("grpc://h:1").unwrap(), "http://h:1");
+        assert_eq!(metrics("http://h/collect"), None);
         for url in ["", "h:4317", "localhost", "ftp://h", "http://", "http://h:99999", "grpc://h/x", "http://a b"] {
             assert!(Target::parse(url).is_err(), "{url}");
         }

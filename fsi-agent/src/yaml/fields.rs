@@ -8,22 +8,19 @@ use super::{Position, Problem};
 use crate::rules::errno;
 use crate::selection::quantity::{self, QuantityError};
 
-/// A longer delay is a hang, which `abort` says better.
-pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(3600);
-
 /// Collects what is wrong.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     pub problems: Vec<Problem>,
 }
 
 impl Reader {
-    pub(super) fn wrong(&mut self, at: Position, sentence: String) {
+    pub(crate) fn wrong(&mut self, at: Position, sentence: String) {
         self.problems.push(Problem { at, sentence });
     }
 
     /// The text of a scalar.
-    pub(super) fn text<'a>(&mut self, node: &'a Node, what: &str, right: &str) -> Option<&'a str> {
+    pub(crate) fn text<'a>(&mut self, node: &'a Node, what: &str, right: &str) -> Option<&'a str> {
         if let Value::Scalar(text) = &node.value {
             return Some(text);
         }
@@ -32,7 +29,7 @@ impl Reader {
     }
 
     /// The items of a list.
-    pub(super) fn items<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
+    pub(crate) fn items<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
         match &node.value {
             Value::List(items) => items,
             Value::Null => &[],
@@ -45,7 +42,7 @@ impl Reader {
     }
 
     /// The items of a list, or the one value that stands for a list of one.
-    pub(super) fn one_or_more<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
+    pub(crate) fn one_or_more<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
         match &node.value {
             Value::List(items) if !items.is_empty() => items,
             Value::Scalar(_) => std::slice::from_ref(node),
@@ -58,7 +55,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn number(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn number(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let right = match (*range.start(), *range.end()) {
             (start, u64::MAX) => format!("a whole number from {start}"),
             (start, end) => format!("a whole number from {start} to {end}"),
@@ -75,7 +72,7 @@ impl Reader {
     }
 
     /// A number with a fraction, of which `holds` says whether it can be.
-    pub(super) fn real(&mut self, node: &Node, what: &str, right: &str, holds: fn(f64) -> bool) -> Option<f64> {
+    pub(crate) fn real(&mut self, node: &Node, what: &str, right: &str, holds: fn(f64) -> bool) -> Option<f64> {
         let text = self.text(node, what, right)?;
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() && holds(number) => Some(number),
@@ -86,34 +83,22 @@ impl Reader {
         }
     }
 
-    pub(super) fn size(&mut self, node: &Node, what: &str) -> Option<u64> {
+    pub(crate) fn size(&mut self, node: &Node, what: &str) -> Option<u64> {
         let text = self.text(node, what, "a size, for example `64KiB`")?;
         self.quantity(node.at, what, quantity::size(text))
     }
 
-    pub(super) fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
+    pub(crate) fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
         let text = self.text(node, what, "a duration, for example `5ms`")?;
         let bare_zero = (text == "0").then_some(Duration::ZERO);
         bare_zero.or_else(|| self.quantity(node.at, what, quantity::duration(text)))
     }
 
-    pub(super) fn delay(&mut self, node: &Node, what: &str) -> Option<Duration> {
-        let duration = self.duration(node, what)?;
-        if duration > LONGEST_DELAY {
-            self.wrong(
-                node.at,
-                format!("{what} is longer than an hour; write at most `1h`, or `abort` to end the connection"),
-            );
-            return None;
-        }
-        Some(duration)
-    }
-
-    pub(super) fn quantity<T>(&mut self, at: Position, what: &str, result: Result<T, QuantityError>) -> Option<T> {
+    pub(crate) fn quantity<T>(&mut self, at: Position, what: &str, result: Result<T, QuantityError>) -> Option<T> {
         result.map_err(|error| self.wrong(at, format!("{what}: {error}"))).ok()
     }
 
-    pub(super) fn errno(&mut self, node: &Node, what: &str) -> Option<i32> {
+    pub(crate) fn errno(&mut self, node: &Node, what: &str) -> Option<i32> {
         let text = self.text(node, what, "the name of an errno, for example `EIO`")?;
         let number = errno::number(text);
         if number.is_none() {
@@ -129,7 +114,7 @@ impl Reader {
     }
 
     /// One of these words.
-    pub(super) fn word<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let right = listed(&names);
         let text = if matches!(node.value, Value::Null) { "none" } else { self.text(node, what, &right)? };
@@ -142,7 +127,7 @@ impl Reader {
     }
 
     /// `true`, or nothing behind the colon.
-    pub(super) fn flag(&mut self, node: &Node, what: &str) -> Option<()> {
+    pub(crate) fn flag(&mut self, node: &Node, what: &str) -> Option<()> {
         let holds = match &node.value {
             Value::Null => true,
             Value::Scalar(text) => text == "true",
@@ -156,13 +141,13 @@ impl Reader {
 }
 
 /// `, did you mean ..?` when a word is near.
-pub(super) fn meant(wrong: &str, allowed: &[&str]) -> String {
+pub(crate) fn meant(wrong: &str, allowed: &[&str]) -> String {
     nearest(wrong, allowed).map(|word| format!(" (did you mean `{word}`?)")).unwrap_or_default()
 }
 
 /// A map whose keys are all known.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     pub at: Position,
     entries: Vec<(&'a Key, &'a Node)>,
     /// What unknown keys were probably meant to be.
@@ -171,7 +156,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// A key that is not in `allowed`, or comes twice, is a problem; the others are still read, for more problems.
-    pub(super) fn of(reader: &mut Reader, node: &'a Node, what: &str, allowed: &[&str]) -> Option<Self> {
+    pub(crate) fn of(reader: &mut Reader, node: &'a Node, what: &str, allowed: &[&str]) -> Option<Self> {
         let Value::Map(map) = &node.value else {
             let sentence = format!("{what} is {}; write a map with {}", node.value.kind(), listed(allowed));
             reader.wrong(node.at, sentence);
@@ -193,17 +178,17 @@ impl<'a> Fields<'a> {
         Some(fields)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Node> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| *node)
     }
 
     /// Whether a key is missing because it was complained of already, as one that is unknown.
-    pub(super) fn is_misspelt(&self, name: &str) -> bool {
+    pub(crate) fn is_misspelt(&self, name: &str) -> bool {
         self.meant.iter().any(|meant| meant == name)
     }
 
     /// A key without which the rest means nothing.
-    pub(super) fn need(&self, reader: &mut Reader, what: &str, name: &str, example: &str) -> Option<&'a Node> {
+    pub(crate) fn need(&self, reader: &mut Reader, what: &str, name: &str, example: &str) -> Option<&'a Node> {
         let found = self.get(name);
         if found.is_none() && !self.is_misspelt(name) {
             reader.wrong(self.at, format!("{what} has no `{name}`; write `{name}: {example}`"));
@@ -212,7 +197,25 @@ impl<'a> Fields<'a> {
     }
 
     /// The keys in the order they were written.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&'a Key, &'a Node)> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a Key, &'a Node)> {
         self.entries.iter().copied()
+    }
+
+    /// `version: 1`, which every text must have.
+    pub(crate) fn version(&self, reader: &mut Reader) -> Option<u64> {
+        let Some(node) = self.get("version") else {
+            if !self.is_misspelt("version") {
+                reader.wrong(self.at, "`version` is missing; write `version: 1`".to_owned());
+            }
+            return None;
+        };
+        match &node.value {
+            Value::Scalar(text) if text == "1" => Some(1),
+            other => {
+                let sentence = format!("version {} is not known; write `version: 1`", other.kind());
+                reader.wrong(node.at, sentence);
+                None
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! YAML text to a tree in which every node knows its line and column. Aliases, tags and more than one document are refused: a set
-//! of rules says what it says where it says it.
+//! YAML text to a tree in which every node knows its line and column. Aliases, tags and more than one document are refused: a
+//! text says what it says where it says it.
 
 use std::iter;
 
@@ -7,19 +7,19 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::{Position, Problem};
 
-/// Deeper than any set of rules is, and shallow enough for the stack.
+/// Deeper than any text of ours is, and shallow enough for the stack.
 const MAX_DEPTH: usize = 16;
 /// Far more than 64 rules need.
 const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub at: Position,
     pub value: Value,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing, or a word that means nothing.
     Null,
     Scalar(String),
@@ -28,14 +28,14 @@ pub(super) enum Value {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub at: Position,
     pub text: String,
 }
 
 impl Value {
     /// What it is, for sentences.
-    pub(super) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Scalar(text) => format!("`{text}`"),
@@ -46,7 +46,7 @@ impl Value {
 }
 
 /// The one document of the text; nothing when it is empty.
-pub(super) fn parse(text: &str) -> Result<Option<Node>, Problem> {
+pub(crate) fn parse(text: &str) -> Result<Option<Node>, Problem> {
     if text.len() > MAX_BYTES {
         let sentence = format!("the text has {} bytes; write at most {MAX_BYTES}", text.len());
         return Err(Problem { at: Position::START, sentence });
@@ -99,7 +99,7 @@ impl<'a> Builder<'a> {
 
     fn node(&mut self, (event, at): (Event<'a>, Position), depth: usize) -> Result<Node, Problem> {
         if depth == MAX_DEPTH {
-            let sentence = format!("this is nested more than {MAX_DEPTH} deep; nothing in a set of rules is");
+            let sentence = format!("this is nested more than {MAX_DEPTH} deep; nothing we read is");
             return Err(Problem { at, sentence });
         }
         let refuse =
@@ -169,7 +169,7 @@ fn position(span: Span) -> Position {
 }
 
 /// The word of `allowed` that was probably meant.
-pub(super) fn nearest<'a>(wrong: &str, allowed: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, allowed: &[&'a str]) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     let distances = allowed.iter().map(|word| (distance(&wrong, &word.to_lowercase()), *word));
     let (distance, word) = distances.min_by_key(|(distance, _)| *distance)?;
@@ -193,7 +193,7 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 /// `a, b or c`, for sentences.
-pub(super) fn listed(words: &[&str]) -> String {
+pub(crate) fn listed(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [only] => format!("`{only}`"),
