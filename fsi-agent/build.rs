@@ -1,5 +1,5 @@
 //! Builds the kernel side if needed and tells the compiler where it is (`FSI_EBPF_OBJECT`), so that the agent carries it; makes the
-//! control service from its .proto file.
+//! services from their .proto files.
 
 #![expect(clippy::print_stderr, reason = "a build script that fails tells people why on stderr")]
 
@@ -10,6 +10,8 @@ use std::{env, fs};
 use anyhow::{Context as _, Result};
 use xtask::build_ebpf::{self, Arch, Missing};
 use xtask::workspace::Workspace;
+
+const CONTROL: &str = "control.proto";
 
 fn main() -> ExitCode {
     match embed().and_then(|()| services()) {
@@ -43,8 +45,17 @@ fn embed() -> Result<()> {
 
 fn services() -> Result<()> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["control.proto"], ["proto"]).context("compile proto/control.proto")?;
-    tonic_prost_build::configure().compile_fds(files).context("make code from proto/control.proto")
+    for file in [CONTROL, "reports.proto"] {
+        let mut compiler = protox::Compiler::new(["proto"]).context("open proto")?;
+        compiler.open_file(file).with_context(|| format!("compile proto/{file}"))?;
+        let mut builder = tonic_prost_build::configure();
+        if file != CONTROL {
+            // What another file imports of it is made once.
+            builder = builder.extern_path(".fsi.control.v1", "crate::control::generated");
+        }
+        builder.compile_fds(compiler.file_descriptor_set()).with_context(|| format!("make code from proto/{file}"))?;
+    }
+    Ok(())
 }
 
 /// An untouched copy keeps the agent from being compiled again for the same bytes.

@@ -3,8 +3,9 @@
 //! The socket is made by whoever starts the mount, mode 0600; here it is only listened on and connected to.
 
 pub mod client;
-mod convert;
+pub(crate) mod convert;
 pub mod document;
+pub(crate) mod incoming;
 pub mod service;
 pub mod target;
 pub mod words;
@@ -30,7 +31,7 @@ const MAX_HEADER_BYTES: u32 = 256 << 10;
     clippy::clone_on_ref_ptr,
     reason = "generated"
 )]
-mod generated {
+pub(crate) mod generated {
     tonic::include_proto!("fsi.control.v1");
 }
 

@@ -1,6 +1,7 @@
 //! The interposer: a file system that passes everything through, and does to chosen operations what the rules say.
 
 pub mod adapter;
+pub mod agent_link;
 pub mod capacity;
 pub mod config;
 pub mod control;

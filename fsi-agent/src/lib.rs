@@ -9,6 +9,7 @@ pub mod keeper;
 pub mod observe;
 pub mod pipeline;
 pub mod probe;
+pub mod reports;
 pub mod rules;
 pub mod selection;
 pub mod span;

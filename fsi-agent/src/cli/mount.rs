@@ -69,6 +69,9 @@ pub(super) struct MountArgs {
     /// Write metrics to this file, as Prometheus text
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
+    /// Do not tell the agent of this node what the mount does
+    #[arg(long)]
+    no_agent: bool,
     /// In the background: where the keeper's words go
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
@@ -173,6 +176,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         otlp,
         spans,
         metrics,
+        no_agent,
         log: _,
         deadline,
         drain,
@@ -205,6 +209,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         otlp,
         spans: absolute(spans)?,
         metrics: absolute(metrics)?,
+        agent: !no_agent,
         deadline,
         drain,
     })

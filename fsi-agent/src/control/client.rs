@@ -194,7 +194,7 @@ async fn open(path: &Path) -> Result<MountClient<Channel>, ClientError> {
 }
 
 /// Gives the connection that is there, once: whether to connect again is for the caller to say.
-struct Once(Option<UnixStream>);
+pub(crate) struct Once(pub(crate) Option<UnixStream>);
 
 impl Service<Uri> for Once {
     type Response = TokioIo<UnixStream>;
@@ -211,7 +211,7 @@ impl Service<Uri> for Once {
 }
 
 /// The last cause: the layers above it say only that something failed.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

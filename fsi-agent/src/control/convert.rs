@@ -26,15 +26,15 @@ pub enum ConvertError {
     Effect,
 }
 
-pub(super) fn path_to_bytes(path: &Path) -> Vec<u8> {
+pub(crate) fn path_to_bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-pub(super) fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
+pub(crate) fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-pub(super) fn status_to_wire(status: Status) -> wire::ShowReply {
+pub(crate) fn status_to_wire(status: Status) -> wire::ShowReply {
     let Status {
         source,
         target,
@@ -79,7 +79,7 @@ pub(super) fn status_to_wire(status: Status) -> wire::ShowReply {
     }
 }
 
-pub(super) fn status_from_wire(reply: wire::ShowReply) -> Status {
+pub(crate) fn status_from_wire(reply: wire::ShowReply) -> Status {
     let wire::ShowReply {
         source,
         target,
@@ -124,7 +124,7 @@ pub(super) fn status_from_wire(reply: wire::ShowReply) -> Status {
     }
 }
 
-pub(super) fn fault_to_wire(entry: FaultEntry) -> wire::FaultEntry {
+pub(crate) fn fault_to_wire(entry: FaultEntry) -> wire::FaultEntry {
     let FaultEntry { sequence, unix_ns, fault, op, path, ordinal, ino, pid, uid, offset, asked, done, effect } = entry;
     let Fault { rule, kind, errno, delay } = fault;
     wire::FaultEntry {
@@ -147,7 +147,7 @@ pub(super) fn fault_to_wire(entry: FaultEntry) -> wire::FaultEntry {
     }
 }
 
-pub(super) fn fault_from_wire(entry: wire::FaultEntry) -> Result<FaultEntry, ConvertError> {
+pub(crate) fn fault_from_wire(entry: wire::FaultEntry) -> Result<FaultEntry, ConvertError> {
     let wire::FaultEntry {
         sequence,
         unix_ns,

@@ -5,9 +5,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,12 +14,12 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use tonic::codegen::tokio_stream::Stream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::generated as wire;
 use super::generated::mount_server::{Mount, MountServer};
+use super::incoming::Incoming;
 use super::{FAULTS_PAGE_BYTES, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_RULES_BYTES, MAX_SENTENCE_BYTES, convert};
 use crate::fuse::control::{ControlError, Controlled, FaultPage, PowerCut, SetOutcome};
 
@@ -31,8 +29,6 @@ const MAX_CALLS: usize = 16;
 const MAX_FAULTS: u64 = 4096;
 /// How long calls that are under way may take when the service ends.
 const LAST_CALLS: Duration = Duration::from_secs(1);
-/// After a failed accept (no descriptor left), before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the service could not start.
 #[derive(Debug, Error)]
@@ -68,12 +64,17 @@ pub fn serve(listener: UnixListener, mount: Arc<dyn Controlled>) -> Result<Contr
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("fsi-control".into())
-        .spawn(move || run(runtime, Incoming { listener, pause: None }, mount, stopped))
+        .spawn(move || run(runtime, Incoming::new(listener, |_anyone| true), mount, stopped))
         .map_err(ServeError::Thread)?;
     Ok(ControlServer { stop: Some(stop), thread: Some(thread) })
 }
 
-fn run(runtime: Runtime, incoming: Incoming, mount: Arc<dyn Controlled>, stopped: oneshot::Receiver<()>) {
+fn run(
+    runtime: Runtime,
+    incoming: Incoming<impl Fn(&UnixStream) -> bool + Send + Unpin + 'static>,
+    mount: Arc<dyn Controlled>,
+    stopped: oneshot::Receiver<()>,
+) {
     let service = MountServer::new(Service { mount })
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_REPLY_BYTES);
@@ -110,32 +111,6 @@ impl ControlServer {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Connections as they come. An accept that fails (no descriptor is left) is tried again a little later: the service goes on.
-struct Incoming {
-    listener: tokio::net::UnixListener,
-    pause: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl Stream for Incoming {
-    type Item = io::Result<UnixStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                std::task::ready!(pause.as_mut().poll(context));
-                self.pause = None;
-            }
-            match std::task::ready!(self.listener.poll_accept(context)) {
-                Ok((stream, _address)) => return Poll::Ready(Some(Ok(stream))),
-                Err(error) => {
-                    tracing::warn!(%error, "a control connection could not be accepted");
-                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
-                }
-            }
-        }
     }
 }
 

@@ -35,10 +35,18 @@ pub struct MountConfig {
     pub otlp: Option<String>,
     pub spans: Option<FilePath>,
     pub metrics: Option<FilePath>,
+    /// Whether the node's agent is told, when there is one.
+    #[serde(default = "told")]
+    pub agent: bool,
     /// Longest time without a server that answers.
     pub deadline: Duration,
     /// Longest time that users of the mount get when it is asked to end.
     pub drain: Duration,
+}
+
+/// What a keeper that does not know the question wants.
+const fn told() -> bool {
+    true
 }
 
 impl MountConfig {
@@ -120,6 +128,7 @@ pub(crate) mod tests {
             otlp: Some("grpc://127.0.0.1:4317".to_owned()),
             spans: None,
             metrics: None,
+            agent: false,
             deadline: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }

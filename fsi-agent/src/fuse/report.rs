@@ -6,7 +6,7 @@ use crate::rules::decision::FaultEntry;
 use crate::rules::op::Op;
 
 /// One request that went through the server. Times are `CLOCK_MONOTONIC` nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OpReport {
     /// The request's number within its connection, and the connection's device: what the join goes by.
     pub unique: u64,
@@ -56,7 +56,7 @@ pub enum Throttled {
 }
 
 /// An open file came or went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileReport {
     /// Also for files that are open in passthrough, whose reads and writes are not seen.
     Opened {
@@ -95,4 +95,35 @@ impl Reports for NoReports {
     }
     fn operation(&self, _report: OpReport) {}
     fn file(&self, _report: FileReport) {}
+}
+
+/// Several listen. Who wants no operations when one is told does not get it.
+#[derive(Debug)]
+pub struct FanOut(pub Vec<Arc<dyn Reports>>);
+
+impl FanOut {
+    fn tell<T: Clone>(&self, report: T, tell: impl Fn(&dyn Reports, T)) {
+        let mut wanting = self.0.iter().filter(|listener| listener.wants_operations()).peekable();
+        while let Some(listener) = wanting.next() {
+            if wanting.peek().is_none() {
+                tell(&**listener, report);
+                return;
+            }
+            tell(&**listener, report.clone());
+        }
+    }
+}
+
+impl Reports for FanOut {
+    fn wants_operations(&self) -> bool {
+        self.0.iter().any(|listener| listener.wants_operations())
+    }
+
+    fn operation(&self, report: OpReport) {
+        self.tell(report, |listener, report| listener.operation(report));
+    }
+
+    fn file(&self, report: FileReport) {
+        self.tell(report, |listener, report| listener.file(report));
+    }
 }

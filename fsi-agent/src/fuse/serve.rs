@@ -4,22 +4,25 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
 use super::adapter::Adapter;
+use super::agent_link::{AgentLink, AgentLinkConfig, LinkCounts};
 use super::config::{FilePath, MountConfig};
 use super::control::ControlError;
 use super::device::Device;
 use super::exports::{Exports, ExportsConfig, ExportsError};
 use super::fs::{self, About, Interposer};
 use super::keeper_link::{Keeper as _, KeeperLink};
-use super::report::{NoReports, Reports};
+use super::report::{FanOut, NoReports, Reports};
 use super::session::{self, SessionError};
-use super::state::{State, StateError};
+use super::state::{State, StateError, Word};
 use crate::control::service;
 use crate::keeper::message::{self, ToServer};
+use crate::reports::{self, MountInfo};
 use crate::rules::replay::line::{self, LineError};
 use crate::sys::caller;
 use crate::sys::fd::Wait;
@@ -85,7 +88,7 @@ pub fn run() -> Result<(), ServeError> {
 
 fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> Result<(), ServeError> {
     let keeper = Arc::clone(&parts.keeper);
-    let (fs, control, exports) = build(parts, connection)?;
+    let Built { fs, control, told } = build(parts, connection)?;
     // A service that cannot be had is no reason to leave the mount without a server; `fsi ctl` says that nobody answers.
     let control = match service::serve(control.into(), Arc::new(Arc::clone(&fs))) {
         Ok(control) => Some(control),
@@ -102,18 +105,72 @@ fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> R
     if let Some(control) = control {
         control.stop();
     }
-    if let Some(summary) = exports.and_then(|exports| exports.finish()) {
-        for error in summary.errors {
-            tracing::error!(%error, "telemetry");
-        }
-    }
+    told.finish();
     Ok(())
 }
 
-type ReportsTo = dyn Reports;
+/// Who takes reports.
+#[derive(Debug)]
+struct Told {
+    exports: Option<Arc<Exports>>,
+    agent: Option<Arc<AgentLink>>,
+}
+
+impl Told {
+    fn start(config: &MountConfig, state: &Arc<State>) -> Result<Self, ServeError> {
+        let exports = exports(config)?.map(Arc::new);
+        let agent = config.agent.then(|| agent_link(config, state)).transpose();
+        // A mount that nobody watches is better than none.
+        let agent = agent.unwrap_or_else(|error| {
+            tracing::error!(%error, "the agent is not told of this mount");
+            None
+        });
+        Ok(Self { exports, agent: agent.map(Arc::new) })
+    }
+
+    fn reports(&self) -> Arc<dyn Reports> {
+        let exports = self.exports.clone().map(|exports| -> Arc<dyn Reports> { exports });
+        let agent = self.agent.clone().map(|agent| -> Arc<dyn Reports> { agent });
+        match (exports, agent) {
+            (None, None) => Arc::new(NoReports),
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(exports), Some(agent)) => Arc::new(FanOut(vec![exports, agent])),
+        }
+    }
+
+    fn finish(self) {
+        let Self { exports, agent } = self;
+        if let Some(counts) = agent.map(|agent| agent.finish()) {
+            let (LinkCounts { full, .. }, unsent) = (counts, counts.unsent());
+            if full + unsent > 0 {
+                tracing::warn!(full, unsent, "the agent was not told everything");
+            }
+        }
+        for error in exports.and_then(|exports| exports.finish()).into_iter().flat_map(|summary| summary.errors) {
+            tracing::error!(%error, "telemetry");
+        }
+    }
+}
+
+fn agent_link(config: &MountConfig, state: &Arc<State>) -> io::Result<AgentLink> {
+    let device = config.device();
+    let mount = MountInfo {
+        dev: config.device_minor,
+        device_major: device.major,
+        device_minor: device.minor,
+        target: config.target.to_path_buf(),
+        source: config.source.to_path_buf(),
+        volume: None,
+        server_pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        servers: state.word(Word::Servers).load(Ordering::Relaxed),
+        dropped: 0,
+    };
+    AgentLink::start(AgentLinkConfig { socket: reports::agent_socket(), mount }, Arc::clone(state))
+}
 
 /// Telemetry, where some was asked for.
-fn exports(config: &MountConfig) -> Result<Option<Arc<Exports>>, ServeError> {
+fn exports(config: &MountConfig) -> Result<Option<Exports>, ServeError> {
     let path = |path: &Option<FilePath>| path.as_ref().map(|path| path.to_path_buf());
     let (spans, metrics) = (path(&config.spans), path(&config.metrics));
     if config.otlp.is_none() && spans.is_none() && metrics.is_none() {
@@ -127,14 +184,18 @@ fn exports(config: &MountConfig) -> Result<Option<Arc<Exports>>, ServeError> {
         spans,
         metrics,
     })?;
-    Ok(Some(Arc::new(exports)))
+    Ok(Some(exports))
 }
 
 /// Longest time the end of a mount waits for the collector.
 const OTLP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The file system, who listens for control, and who takes reports.
-type Built = (Arc<Interposer>, OwnedFd, Option<Arc<Exports>>);
+struct Built {
+    fs: Arc<Interposer>,
+    control: OwnedFd,
+    told: Told,
+}
 
 /// The file system, with the rules that are in force.
 fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
@@ -147,16 +208,12 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         keeper_pid: config.keeper_pid,
     };
     let held = keeper.held();
-    let exports = exports(&config)?;
-    let reports: Arc<ReportsTo> = match &exports {
-        Some(exports) => Arc::<Exports>::clone(exports),
-        None => Arc::new(NoReports),
-    };
+    let told = Told::start(&config, &state)?;
     let fs = Interposer::build(fs::Parts {
         source,
         device: Device::new(connection, config.device_minor, config.passthrough),
         keeper,
-        reports: Arc::<ReportsTo>::clone(&reports),
+        reports: told.reports(),
         held,
         ttl: config.attr_timeout,
         about,
@@ -165,7 +222,7 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         state: Arc::clone(&state),
     })
     .map_err(ServeError::TakeOver)?;
-    if let Some(exports) = &exports {
+    if let Some(exports) = &told.exports {
         let fs = Arc::downgrade(&fs);
         exports.asks_for_undelayed(move || fs.upgrade().map_or(0, |fs| fs.undelayed()));
     }
@@ -186,7 +243,7 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
             fs.arm_kept(&String::from_utf8_lossy(&rules)).map_err(ServeError::Rules)?;
         }
     }
-    Ok((fs, control, exports))
+    Ok(Built { fs, control, told })
 }
 
 /// The keeper's socket, taken off stdin.

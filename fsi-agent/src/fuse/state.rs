@@ -93,6 +93,10 @@ pub enum Word {
     NodesEnd = 13,
     /// No slot of an open file was ever used from here on.
     OpenEnd = 14,
+    /// Reports made for the agent. Away from the words that every request touches.
+    Reported = 16,
+    /// Reports that an agent took.
+    ReportsTaken = 17,
 }
 
 /// Why a state cannot be used.

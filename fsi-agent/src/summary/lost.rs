@@ -91,6 +91,7 @@ fn meaning(stage: &str, reason: &str) -> Meaning {
         ("spans_file", "write") => Meaning("span", "spans", "not written: the file could not be written; is the disk full?"),
         ("reports", "queue_full") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: they come faster than they can be told"),
         ("reports", "closed") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: too late"),
+        ("reports", "unsent") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: its server or the agent ended before they were told"),
         ("hold", "queue_full") => Meaning("operation", "operations", "of a mount answered without the delay they were to have: too many waited"),
         ("reports", "files_full") => Meaning("file", "files", "of a mount without a span of its own: too many open at once"),
         ("metrics", "series") => Meaning("operation", "operations", "shown as `other` in the metrics: too many series"),

@@ -320,6 +320,10 @@ pub const SPANS_FILE_LOSSES: [(&str, &str); 2] =
 pub const METRICS_LOSSES: [(&str, &str); 2] =
     [(STAGE_METRICS, REASON_SERIES), (STAGE_METRICS, REASON_UNKNOWN_OPERATION)];
 
+/// They were waiting or on their way when a mount's server, the agent or the stream between them ended.
+pub const REASON_UNSENT: &str = "unsent";
+/// `(stage, reason)` of what mounts tell the agent, besides a full queue.
+pub const MOUNTS_LOSSES: [(&str, &str); 1] = [(STAGE_REPORTS, REASON_UNSENT)];
 /// More open files than are followed.
 pub const REASON_FILES_FULL: &str = "files_full";
 /// `(stage, reason)` of a mount's reports.
@@ -340,6 +344,7 @@ pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(SPANS_FILE_LOSSES)
         .chain(METRICS_LOSSES)
         .chain(REPORTS_LOSSES)
+        .chain(MOUNTS_LOSSES)
 }
 
 /// Name of the span of a process.
