@@ -4,9 +4,9 @@
 
 mod command;
 pub(crate) mod outputs;
-mod pace;
+pub(crate) mod pace;
 mod processes;
-mod scrape;
+pub(crate) mod scrape;
 mod session;
 mod signals;
 mod sinks;

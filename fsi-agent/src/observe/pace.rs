@@ -11,17 +11,17 @@ const LIVENESS: Duration = Duration::from_millis(500);
 
 /// Something that is done every so often.
 #[derive(Debug)]
-pub(super) struct Every {
+pub(crate) struct Every {
     interval: Duration,
     last_ns: u64,
 }
 
 impl Every {
-    fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         Self { interval, last_ns: monotonic_ns() }
     }
 
-    pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
+    pub(crate) fn is_due(&mut self, now_ns: u64) -> bool {
         let due = Duration::from_nanos(now_ns.saturating_sub(self.last_ns)) >= self.interval;
         if due {
             self.last_ns = now_ns;
@@ -52,7 +52,7 @@ impl Chores {
 
 /// How long to leave the ring alone: the fuller it was, the shorter. 8 MiB hold about 50,000 operations, 10 ms of the busiest
 /// machine.
-pub(super) fn pause(records: usize) -> Duration {
+pub(crate) fn pause(records: usize) -> Duration {
     match records {
         4096.. => Duration::ZERO,
         256.. => Duration::from_millis(1),

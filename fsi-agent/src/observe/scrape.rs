@@ -8,7 +8,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the question and the answer lie.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ScrapeDesk {
+pub(crate) struct ScrapeDesk {
     shared: Arc<(Mutex<Desk>, Condvar)>,
 }
 
@@ -21,7 +21,7 @@ struct Desk {
 
 impl ScrapeDesk {
     /// Asks and waits; an old text is better than none.
-    pub(super) fn ask(&self) -> String {
+    pub(crate) fn ask(&self) -> String {
         let (desk, answered) = &*self.shared;
         let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.asked += 1;
@@ -31,13 +31,13 @@ impl ScrapeDesk {
     }
 
     /// Whether somebody waits.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         let desk = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         desk.answered < desk.asked
     }
 
     /// Answers all who wait.
-    pub(super) fn answer(&self, text: String) {
+    pub(crate) fn answer(&self, text: String) {
         let (desk, answered) = &*self.shared;
         let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.text = text;

@@ -18,6 +18,7 @@ pub struct Signals {
 struct Counts {
     interrupts: AtomicU32,
     terminations: AtomicU32,
+    hangups: AtomicU32,
 }
 
 impl Signals {
@@ -40,7 +41,13 @@ impl Signals {
     /// SIGTERM and SIGHUP so far (sent to us alone; Ctrl-C the terminal sends to the command too).
     #[must_use]
     pub fn terminations(&self) -> u32 {
-        self.counts.terminations.load(Ordering::Relaxed)
+        self.counts.terminations.load(Ordering::Relaxed) + self.hangups()
+    }
+
+    /// SIGHUP so far.
+    #[must_use]
+    pub fn hangups(&self) -> u32 {
+        self.counts.hangups.load(Ordering::Relaxed)
     }
 
     /// All of them so far.
@@ -86,7 +93,7 @@ async fn count(counts: &Counts, mut interrupt: Signal, mut terminate: Signal, mu
         tokio::select! {
             _ = interrupt.recv() => counts.interrupts.fetch_add(1, Ordering::Relaxed),
             _ = terminate.recv() => counts.terminations.fetch_add(1, Ordering::Relaxed),
-            _ = hangup.recv() => counts.terminations.fetch_add(1, Ordering::Relaxed),
+            _ = hangup.recv() => counts.hangups.fetch_add(1, Ordering::Relaxed),
         };
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent changes while the probes run: whose operations become events, which mounts are ours, which numbers are done with.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapError, PerCpuHashMap};
 use fsi_common::aggregate::{AggregateKey, AggregateValue};
@@ -58,6 +59,13 @@ impl Probe {
         let map = self.ebpf.map_mut("INTERPOSED").ok_or(ProbeError::NoMap("INTERPOSED"))?;
         let mut map: BpfHashMap<_, u32, u32> = BpfHashMap::try_from(map)?;
         unless_gone(map.remove(&dev))
+    }
+
+    /// How long the programs ran, all CPUs together, while the kernel counted that.
+    #[must_use]
+    pub fn run_time(&self) -> Duration {
+        let infos = self.ebpf.programs().filter_map(|(_name, program)| program.info().ok());
+        infos.map(|info| info.run_time()).sum()
     }
 
     /// Takes the numbers of cgroups that are gone out of the kernel: nothing can be added to them any more, and there is room for others.

@@ -1,5 +1,6 @@
 //! Metrics as Prometheus text, from what the kernel aggregated. Nothing is kept between scrapes.
 
+pub mod agent;
 mod fold;
 pub mod mount;
 pub mod node;
@@ -138,6 +139,14 @@ fn counter(labels: Vec<LabelPair>, value: u64) -> Metric {
     counter.set_value(float(value));
     let mut metric = Metric::from_label(labels);
     metric.set_counter(counter);
+    metric
+}
+
+fn seconds(labels: Vec<LabelPair>, ns: u64) -> Metric {
+    let mut value = CounterValue::default();
+    value.set_value(float(ns) / 1e9);
+    let mut metric = Metric::from_label(labels);
+    metric.set_counter(value);
     metric
 }
 

@@ -52,7 +52,12 @@ impl Converter {
     #[must_use]
     pub fn convert(&self, span: &Span) -> SpanData {
         let mut attributes = Vec::with_capacity(24);
-        self.actor(&mut attributes, &span.actor);
+        let dev = match &span.body {
+            SpanBody::Process(_) => 0,
+            SpanBody::File(file) => file.dev,
+            SpanBody::Operation(op) => op.dev,
+        };
+        self.actor(&mut attributes, &span.actor, dev);
         let (name, status) = match &span.body {
             SpanBody::Process(process) => (SPAN_PROCESS, process_attributes(&mut attributes, process)),
             SpanBody::File(file) => (SPAN_FILE, file_attributes(&mut attributes, file)),
@@ -83,7 +88,7 @@ impl Converter {
         }
     }
 
-    fn actor(&self, attributes: &mut Vec<KeyValue>, actor: &Actor) {
+    fn actor(&self, attributes: &mut Vec<KeyValue>, actor: &Actor, dev: u32) {
         let Actor { tgid, tid, uid, comm, cgroup } = actor;
         // A mount is told the thread only; what the kernel itself does has neither.
         for (key, id) in [(attribute::PROCESS_PID, *tgid), (attribute::THREAD_ID, *tid)] {
@@ -106,6 +111,7 @@ impl Converter {
         if let Some(container) = self.containers.container(*cgroup) {
             attributes.push(KeyValue::new(attribute::CONTAINER_ID, container));
         }
+        self.containers.describe(*cgroup, dev, &mut |key, value| attributes.push(KeyValue::new(key, value)));
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use fsi_common::op::OpKind;
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter as CounterValue, LabelPair, Metric, MetricFamily};
+use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
 use super::fold::{Group, LE_BITS};
-use super::{MetricsError, OTHER, bytes_of, counter, errors_of, family, gauge, histogram, label, signed};
+use super::{MetricsError, OTHER, bytes_of, counter, errors_of, family, gauge, histogram, label, seconds, signed};
 use crate::fuse::report::{OpReport, Throttled};
 use crate::rules::decision::{Fault, FaultKind};
 use crate::rules::op::Op;
@@ -200,14 +200,6 @@ fn labels((dev, op): (u32, &'static str)) -> Vec<LabelPair> {
 fn fault_labels((rule, kind, code): &(Arc<str>, FaultKind, Option<i32>)) -> Vec<LabelPair> {
     let code = code.and_then(|code| u16::try_from(code).ok()).map(errno::name).unwrap_or_default();
     vec![label(defs::LABEL_RULE, rule), label(defs::LABEL_KIND, kind.name()), label(defs::LABEL_ERRNO, &code)]
-}
-
-fn seconds(labels: Vec<LabelPair>, ns: u64) -> Metric {
-    let mut value = CounterValue::default();
-    value.set_value(super::float(ns) / 1e9);
-    let mut metric = Metric::from_label(labels);
-    metric.set_counter(value);
-    metric
 }
 
 fn spans(snapshot: &MountSnapshot) -> Vec<Metric> {

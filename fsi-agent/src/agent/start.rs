@@ -1,0 +1,139 @@
+//! From a configuration to a running agent; everything that can be refused is refused before the probes are loaded.
+
+use std::env;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+
+use super::AgentError;
+use super::cost::Cost;
+use super::mounts::Mounts;
+use super::names::Whose;
+use super::outputs::Outputs;
+use super::policies::Wanted;
+use super::watch::{Chores, Watcher};
+use crate::attribution::kubernetes::Kubernetes;
+use crate::attribution::{self, Attribution};
+use crate::clock::Clock;
+use crate::config::{Config, Enabled, Log, LogFormat};
+use crate::observe::Signals;
+use crate::observe::scrape::ScrapeDesk;
+use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::probe::Probe;
+use crate::probe::options::{EventPolicy, GlobList, ProbeOptions, Selection};
+use crate::reports::ReportsServer;
+use crate::telemetry::metrics::node::NodeCounts;
+use crate::telemetry::serve::serve;
+
+/// Messages of mounts that may wait, each with at most 512 reports; mounts wait when it is full, and then drop.
+const MAX_MESSAGES: usize = 64;
+
+/// Where the agent logs to from here on: stderr.
+pub(super) fn log(log: Log) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_none| EnvFilter::new(log.level.name()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match log.format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // One that is set already stays.
+    drop(set);
+}
+
+pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError> {
+    let signals = Signals::listen().map_err(AgentError::Signals)?;
+    let (sender, from_mounts) = crossbeam_channel::bounded(MAX_MESSAGES);
+    let reports = ReportsServer::listen(&config.mounts.socket, sender)?;
+    let desk = ScrapeDesk::default();
+    let asking = desk.clone();
+    let server = config.metrics.listen.map(|addr| serve(addr, move || asking.ask())).transpose()?;
+    let kubernetes = kubernetes(path, &config)?;
+    let attribution = Attribution::start(attribution::Config {
+        kubelet: Some(config.kubernetes.kubelet_root.clone()),
+        kubernetes,
+        ..attribution::Config::default()
+    })?;
+    let whose = Arc::new(Whose::new(Arc::clone(&attribution), config.cluster.clone().unwrap_or_default()));
+    let outputs = Outputs::open(&config, &whose)?;
+    let probe = Probe::load(&ProbeOptions {
+        selection: Selection::Policies,
+        events: EventPolicy::default(),
+        follow_files: false,
+        follow_processes: true,
+        interposed: true,
+        paths: GlobList::default(),
+        processes: GlobList::default(),
+        operations: Vec::new(),
+        ring_bytes: config.observe.ring_bytes,
+        debug: false,
+    })?;
+    if !probe.joins() {
+        tracing::warn!("this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations");
+    }
+    let options =
+        PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };
+    Ok(Watcher {
+        path: path.to_owned(),
+        numbers: NodeCounts::new(config.metrics.max_series),
+        pipeline: Pipeline::new(options, Clock::measure()),
+        config,
+        probe,
+        outputs,
+        whose,
+        attribution,
+        from_mounts,
+        reports,
+        mounts: Mounts::default(),
+        signals,
+        desk,
+        server,
+        cost: Cost::new(),
+        chores: Chores::new(),
+        wanted: Wanted::default(),
+        seen: None,
+        forget_again: false,
+        hangups: 0,
+        reloads: [0; 2],
+        ring_records: 0,
+        before: super::watch::Before::default(),
+    })
+}
+
+/// How to ask the API, if it is to be asked.
+fn kubernetes(path: &Path, config: &Config) -> Result<Option<Kubernetes>, AgentError> {
+    let in_cluster = env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let kubeconfig = config.kubernetes.kubeconfig.clone();
+    let wanted = match config.kubernetes.enabled {
+        Enabled::No => false,
+        Enabled::Auto => in_cluster || kubeconfig.is_some(),
+        Enabled::Yes if !in_cluster && kubeconfig.is_none() => {
+            let reason = "the agent is not in a pod, and kubernetes.kubeconfig names no file".to_owned();
+            return Err(AgentError::Kubernetes { path: path.to_owned(), reason });
+        }
+        Enabled::Yes => true,
+    };
+    Ok(wanted.then(|| Kubernetes { node: config.node_name(), kubeconfig }))
+}
+
+/// Ids of cgroup directories that exist; one that does not has none.
+pub(super) fn cgroup_ids(directories: &[PathBuf]) -> Vec<u64> {
+    let id = |directory: &PathBuf| std::fs::metadata(directory).ok().map(|metadata| metadata.ino());
+    directories.iter().filter_map(id).collect()
+}
+
+/// What another configuration says that only a new start can do.
+pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("observe.ring", before.observe.ring_bytes != after.observe.ring_bytes),
+        ("spans.max_open", before.spans.max_open != after.spans.max_open),
+        ("metrics.listen", before.metrics.listen != after.metrics.listen),
+        ("kubernetes", before.kubernetes != after.kubernetes),
+        ("mounts.socket", before.mounts != after.mounts),
+        ("node", before.node != after.node),
+        ("cluster", before.cluster != after.cluster),
+        ("log", before.log != after.log),
+    ];
+    changed.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect()
+}

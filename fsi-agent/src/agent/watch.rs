@@ -1,0 +1,355 @@
+//! The agent's one busy thread: drains the ring and the mounts' reports, keeps the policies right, answers scrapes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use fsi_common::aggregate::{AggregateKey, AggregateValue};
+use fsi_common::loss::Counter;
+
+use super::AgentError;
+use super::cost::{self, Cost};
+use super::mounts::Mounts;
+use super::names::Whose;
+use super::outputs::Outputs;
+use super::policies::{self, Wanted};
+use super::start;
+use crate::attribution::Attribution;
+use crate::clock::{Clock, monotonic_ns};
+use crate::config::Config;
+use crate::observe::Signals;
+use crate::observe::pace::{Every, pause};
+use crate::observe::scrape::ScrapeDesk;
+use crate::pipeline::{JoinedMount, Pipeline};
+use crate::probe::Probe;
+use crate::probe::features::TIER;
+use crate::reports::{FromMount, Lost, ReportsServer};
+use crate::telemetry::defs;
+use crate::telemetry::metrics::agent::{AgentSnapshot, text};
+use crate::telemetry::metrics::node::NodeCounts;
+use crate::telemetry::serve::MetricsServer;
+
+/// Messages of mounts that are taken between two drains of the ring.
+const MESSAGES: usize = 64;
+/// Longest time for what is in the ring at the end.
+const LAST_DRAIN: Duration = Duration::from_secs(5);
+
+/// What is done every so often.
+#[derive(Debug)]
+pub(super) struct Chores {
+    tick: Every,
+    sweep: Every,
+    policies: Every,
+    ended: Every,
+    clock: Every,
+}
+
+impl Chores {
+    pub(super) fn new() -> Self {
+        Self {
+            tick: Every::new(Duration::from_millis(100)),
+            sweep: Every::new(Duration::from_secs(1)),
+            policies: Every::new(Duration::from_millis(20)),
+            ended: Every::new(Duration::from_secs(5)),
+            clock: Every::new(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// Everything of a running agent.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) path: PathBuf,
+    pub(super) config: Config,
+    pub(super) probe: Probe,
+    pub(super) pipeline: Pipeline,
+    pub(super) outputs: Outputs,
+    pub(super) whose: Arc<Whose>,
+    pub(super) attribution: Arc<Attribution>,
+    pub(super) from_mounts: Receiver<FromMount>,
+    pub(super) reports: ReportsServer,
+    pub(super) mounts: Mounts,
+    pub(super) numbers: NodeCounts,
+    pub(super) signals: Signals,
+    pub(super) desk: ScrapeDesk,
+    pub(super) server: Option<MetricsServer>,
+    pub(super) cost: Cost,
+    pub(super) chores: Chores,
+    pub(super) wanted: Wanted,
+    /// Of cgroups and of what is known of them, when the policies were made.
+    pub(super) seen: Option<(u64, u64)>,
+    /// The kernel side looks its verdicts up anew at the next turn.
+    pub(super) forget_again: bool,
+    pub(super) hangups: u32,
+    pub(super) reloads: [u64; 2],
+    pub(super) ring_records: u64,
+    /// What exporters that a reload replaced had taken and lost.
+    pub(super) before: Before,
+}
+
+/// Of outputs that were replaced.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    made: u64,
+    unwanted: u64,
+    exported: u64,
+    losses: Vec<(&'static str, &'static str, u64)>,
+}
+
+impl Watcher {
+    pub(super) fn run(mut self) -> Result<(), AgentError> {
+        self.set_policies()?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            metrics = self.server.as_ref().map(|server| server.addr().to_string()),
+            joins = self.probe.joins(),
+            "the agent runs"
+        );
+        loop {
+            let (records, messages) = (self.drain(), self.hear()?);
+            self.do_chores()?;
+            if self.signals.count() > self.signals.hangups() {
+                break;
+            }
+            if messages == 0 {
+                thread::sleep(pause(records));
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn drain(&mut self) -> usize {
+        let Self { probe, pipeline, outputs, .. } = self;
+        let records = probe.drain(&mut |record| pipeline.record(record, outputs));
+        self.ring_records += records as u64;
+        records
+    }
+
+    /// Takes what mounts say.
+    fn hear(&mut self) -> Result<usize, AgentError> {
+        for messages in 0..MESSAGES {
+            let Ok(message) = self.from_mounts.try_recv() else { return Ok(messages) };
+            self.message(message)?;
+        }
+        Ok(MESSAGES)
+    }
+
+    fn message(&mut self, message: FromMount) -> Result<(), AgentError> {
+        let now_ns = monotonic_ns();
+        match message {
+            FromMount::Hello(info) => {
+                let name = self.mounts.hello(&info);
+                self.whose.set_mount(info.dev, Arc::clone(&name));
+                let mount = JoinedMount { dev: info.dev, target: info.target.clone(), volume: Some(name.to_string()) };
+                self.pipeline.add_mount(mount);
+                self.probe.add_mount(info.dev)?;
+                tracing::info!(target = %info.target.display(), servers = info.servers, "a mount reports");
+            }
+            FromMount::Operations { dev: _, operations } => {
+                for report in operations {
+                    self.mounts.count(&report);
+                    self.pipeline.report(report, now_ns, &mut self.outputs);
+                }
+            }
+            // The kernel tells of open files, also of those that a mount does not see the use of.
+            FromMount::Files { dev: _, files: _ } => {}
+            FromMount::Lost { dev, count, why } => {
+                let reason = match why {
+                    Lost::QueueFull => "its queue was full",
+                    Lost::Unsent => "its server was killed, or the connection broke",
+                };
+                tracing::warn!(dev, count, reason, "reports of a mount are lost");
+            }
+            FromMount::Gone { dev, why: _ } => {
+                self.mounts.gone(dev);
+                self.whose.forget_mount(dev);
+                self.pipeline.remove_mount(dev);
+                self.probe.remove_mount(dev)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn do_chores(&mut self) -> Result<(), AgentError> {
+        let now_ns = monotonic_ns();
+        if self.chores.policies.is_due(now_ns) {
+            self.set_policies()?;
+        }
+        if self.chores.tick.is_due(now_ns) {
+            self.pipeline.tick(now_ns, &mut self.outputs);
+            self.numbers.tick(now_ns);
+            self.cost.tick(&self.probe, now_ns);
+        }
+        if self.chores.sweep.is_due(now_ns) {
+            self.probe.sweep()?;
+        }
+        if self.chores.clock.is_due(now_ns) {
+            self.pipeline.set_clock(Clock::measure());
+        }
+        if self.chores.ended.is_due(now_ns) {
+            self.take_ended(now_ns)?;
+        }
+        if self.signals.hangups() != self.hangups {
+            self.hangups = self.signals.hangups();
+            self.reload();
+        }
+        if self.desk.is_asked() {
+            let text = self.metrics_text();
+            self.desk.answer(text);
+        }
+        Ok(())
+    }
+
+    /// Says to the kernel side whom to look at, if anything about that has changed.
+    fn set_policies(&mut self) -> Result<(), AgentError> {
+        if std::mem::take(&mut self.forget_again) {
+            self.probe.forget_verdicts()?;
+        }
+        let seen = (self.attribution.cgroup_changes(), self.attribution.generation());
+        if self.seen == Some(seen) {
+            return Ok(());
+        }
+        self.seen = Some(seen);
+        let candidates = self.attribution.cgroups();
+        let candidates: Vec<_> =
+            candidates.into_iter().map(|(id, identity)| policies::Candidate { id, identity }).collect();
+        let extra = start::cgroup_ids(&self.config.observe.cgroups);
+        let wanted = policies::wanted(&self.config.observe, &candidates, &extra);
+        if wanted == self.wanted {
+            return Ok(());
+        }
+        for (number, policy) in (1..).zip(&wanted.policies) {
+            self.probe.set_policy(number, *policy)?;
+        }
+        let without = self.probe.set_cgroups(&wanted.cgroups)? + wanted.over;
+        if without > 0 {
+            tracing::warn!(without, "too many cgroups with a policy of their own; these have that of the cgroup above");
+        }
+        self.wanted = wanted;
+        self.forget_again = true;
+        Ok(())
+    }
+
+    /// Takes the numbers of cgroups that are gone out of the kernel, where there is only so much room.
+    fn take_ended(&mut self, now_ns: u64) -> Result<(), AgentError> {
+        let cgroups: BTreeSet<u64> = self.probe.aggregates()?.iter().map(|(key, _value)| key.cgroup).collect();
+        let gone: BTreeSet<u64> = cgroups.into_iter().filter(|id| self.attribution.is_gone(*id)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let taken = self.probe.take_aggregates(&gone)?;
+        let keep = u64::try_from(self.config.metrics.keep_ended.as_nanos()).unwrap_or(u64::MAX);
+        self.numbers.ended(&taken, &*self.whose, now_ns.saturating_add(keep));
+        Ok(())
+    }
+
+    /// A configuration that is wrong changes nothing.
+    fn reload(&mut self) {
+        let applied = Config::read(&self.path).map_err(AgentError::from).and_then(|config| {
+            let outputs = Outputs::open(&config, &self.whose)?;
+            Ok((config, outputs))
+        });
+        let (config, outputs) = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                self.reloads[1] += 1;
+                tracing::error!(%error, "the configuration is not read again: what held before holds");
+                return;
+            }
+        };
+        for what in start::needs_restart(&self.config, &config) {
+            tracing::warn!(what, "this holds after the next start of the agent");
+        }
+        let old = std::mem::replace(&mut self.outputs, outputs);
+        self.before.made += old.made();
+        self.before.unwanted += old.unwanted();
+        let drain = self.config.drain;
+        let (exported, losses) = (old.exported(), old.losses());
+        self.before.exported += exported;
+        self.before.losses.extend(losses);
+        // Collectors may be slow; the probes do not wait for them.
+        thread::spawn(move || old.close(drain));
+        self.numbers.set_max_series(config.metrics.max_series);
+        self.config = config;
+        self.seen = None;
+        self.reloads[0] += 1;
+        tracing::info!("the configuration was read again and holds");
+    }
+
+    fn metrics_text(&mut self) -> String {
+        let families = match self.snapshot() {
+            Ok(snapshot) => snapshot.families(),
+            Err(error) => {
+                tracing::error!(%error, "the numbers of the kernel side could not be read");
+                return String::new();
+            }
+        };
+        text(&families).unwrap_or_else(|error| {
+            tracing::error!(%error, "the metrics could not be written");
+            String::new()
+        })
+    }
+
+    fn snapshot(&mut self) -> Result<AgentSnapshot, AgentError> {
+        let aggregates: Vec<(AggregateKey, AggregateValue)> = self.probe.aggregates()?;
+        let counters = self.probe.counters()?;
+        let node = self.numbers.families(&aggregates, &*self.whose);
+        let joins = self.pipeline.join_counts();
+        let reports = self.reports.counts();
+        let mut losses: Vec<_> = self.pipeline.losses().iter().collect();
+        losses.extend(self.outputs.losses());
+        losses.extend(self.before.losses.iter().copied());
+        for (why, count) in [(Lost::QueueFull, reports.lost_queue_full), (Lost::Unsent, reports.lost_unsent)] {
+            let (stage, reason) = why.labels();
+            losses.push((stage, reason, count));
+        }
+        let unwanted = self.before.unwanted + self.outputs.unwanted();
+        let sampled_out = counters[Counter::SampledOut as usize] + joins.sampled_out + unwanted;
+        Ok(AgentSnapshot {
+            node,
+            mounts: self.mounts.families(),
+            counters,
+            losses,
+            spans: vec![
+                (defs::OUTCOME_MADE, self.before.made + self.outputs.made()),
+                (defs::OUTCOME_SAMPLED_OUT, sampled_out),
+                (defs::OUTCOME_EXPORTED, self.before.exported + self.outputs.exported()),
+            ],
+            reports: vec![(defs::OUTCOME_JOINED, joins.joined), (defs::OUTCOME_ALONE, joins.alone)],
+            reloads: vec![(defs::OUTCOME_APPLIED, self.reloads[0]), (defs::OUTCOME_REFUSED, self.reloads[1])],
+            attribution: self.attribution.counts(),
+            kubernetes_up: self.attribution.status().map(|status| status.is_connected()),
+            open_files: u64::try_from(self.probe.open_files()?.len()).ok(),
+            mounts_now: self.mounts.len() as u64,
+            ring_records: self.ring_records,
+            probe_cpus: self.cost.probe_cpus(),
+            cpu_time: cost::cpu_time(),
+            memory_bytes: cost::memory(),
+            tier: TIER,
+        })
+    }
+
+    /// Nothing is counted or told any more; what was is brought home.
+    fn finish(mut self) {
+        tracing::info!("the agent ends");
+        let begun_ns = monotonic_ns();
+        if let Err(error) = self.probe.stop() {
+            tracing::error!(%error, "detach from the system calls");
+        }
+        while Clock::since(begun_ns) < LAST_DRAIN.min(self.config.drain) {
+            match (self.drain(), self.hear()) {
+                (0, Ok(0) | Err(_)) => break,
+                (_, _) => {}
+            }
+        }
+        self.pipeline.finish(monotonic_ns(), &mut self.outputs);
+        // A scrape from here on would wait for an answer that does not come.
+        self.server = None;
+        let left = self.config.drain.saturating_sub(Clock::since(begun_ns));
+        self.outputs.close(left);
+    }
+}
