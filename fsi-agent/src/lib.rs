@@ -1,6 +1,6 @@
 //! FSI's agent as a library: probes in the kernel, one pipeline from their records to spans and metrics, and the commands.
 
-pub mod cgroups;
+pub mod attribution;
 pub mod clock;
 pub mod control;
 pub mod fuse;
