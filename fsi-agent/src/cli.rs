@@ -3,6 +3,7 @@
 //! Human text goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong usage; `observe` passes on the
 //! command's own (128 + signal when it was killed; 127 not found, 126 not executable).
 
+mod agent;
 mod ctl;
 mod doctor;
 mod mount;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Observe a command, a process, cgroups, a container or everything; a summary at the end.
     Observe(Box<observe::ObserveArgs>),
+    /// The daemon of a node: watches its containers, joins what its mounts report, serves and exports both.
+    Agent(agent::AgentArgs),
     /// Talk to a mount while it runs: its rules, its fault log, a power cut, another server.
     Ctl(ctl::CtlArgs),
     /// Say what this kernel and these privileges allow, and what to do to get the rest.
@@ -76,6 +79,7 @@ const WRONG_USAGE: u8 = 2;
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(Cli { command: Command::Observe(arguments) }) => observe::run(*arguments),
+        Ok(Cli { command: Command::Agent(arguments) }) => agent::run(&arguments),
         Ok(Cli { command: Command::Ctl(arguments) }) => ctl::run(&arguments),
         Ok(Cli { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Cli { command: Command::Top(arguments) }) => top::run(*arguments),

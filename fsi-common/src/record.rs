@@ -149,7 +149,14 @@ pub const WANTED: u16 = 1;
 /// The operation crosses because a mount of ours was asked.
 pub const INTERPOSED: u16 = 2;
 
-/// A request that the kernel sends to a mount of ours. It comes before the record of the operation it is part of.
+/// Whether a mount reports on requests of this kind: not on those that only let go (`FUSE_FORGET`, `FUSE_RELEASE`, `FUSE_RELEASEDIR`,
+/// `FUSE_BATCH_FORGET`) or are about the connection (`FUSE_INIT`, `FUSE_INTERRUPT`, `FUSE_DESTROY`).
+#[must_use]
+pub const fn is_reported(opcode: u32) -> bool {
+    !matches!(opcode, 2 | 18 | 26 | 29 | 36 | 38 | 42)
+}
+
+/// A request that the kernel sends to a mount of ours, if the mount [reports](is_reported) on it. It comes before the record of the operation it is part of.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[cfg_attr(

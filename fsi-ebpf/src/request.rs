@@ -1,7 +1,7 @@
 //! Requests to mounts of ours, told with the operation that sent them: sent by the same thread, inside its system call.
 
 use fsi_common::loss::Counter;
-use fsi_common::record::{RecordHeader, RecordKind, RequestRecord};
+use fsi_common::record::{RecordHeader, RecordKind, RequestRecord, is_reported};
 
 use crate::emit;
 use crate::kernel::{self, FuseRequest, Task, config};
@@ -18,14 +18,17 @@ pub(crate) fn on_send(address: u64) {
     if INTERPOSED.get_ptr(dev).is_none() {
         return;
     }
+    let opcode = request.opcode();
+    let state = TASKS.get(Task::current()).filter(|state| state.call != 0);
+    count(if state.is_none() { Counter::RequestsOfNone } else { Counter::RequestsOfOperations }, 1);
+    if !is_reported(opcode) {
+        return;
+    }
     let mut start_ns = 0;
-    if let Some(state) = TASKS.get(Task::current())
-        && state.call != 0
-    {
+    if let Some(state) = state {
         state.requests += 1;
         start_ns = state.start_ns;
     }
-    count(if start_ns == 0 { Counter::RequestsOfNone } else { Counter::RequestsOfOperations }, 1);
     let (_tgid, tid) = kernel::current_ids();
     emit::request(&RequestRecord {
         header: RecordHeader { kind: RecordKind::Request as u16, detail: 0, len: size_of::<RequestRecord>() as u32 },
@@ -34,7 +37,7 @@ pub(crate) fn on_send(address: u64) {
         unique: request.unique(),
         tid,
         dev,
-        opcode: request.opcode(),
+        opcode,
         reserved: 0,
     });
 }

@@ -45,6 +45,21 @@ impl std::fmt::Debug for Outputs {
     }
 }
 
+/// What exporters did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exported {
+    /// Spans that collectors took.
+    pub(super) spans: u64,
+    pub(super) losses: Vec<(&'static str, &'static str, u64)>,
+}
+
+impl Exported {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.spans += other.spans;
+        self.losses.extend(&other.losses);
+    }
+}
+
 impl Outputs {
     pub(super) fn open(config: &Config, whose: &Arc<Whose>) -> Result<Self, AgentError> {
         let names: Arc<dyn ContainerNames> = Arc::<Whose>::clone(whose);
@@ -78,17 +93,18 @@ impl Outputs {
         self.unwanted
     }
 
-    /// Spans that collectors took.
-    pub(super) fn exported(&self) -> u64 {
-        self.exporters.iter().map(|(_, handle)| handle.report().exported).sum()
-    }
-
-    pub(super) fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
-        self.exporters.iter().flat_map(|(_, handle)| handle.report().losses).collect()
+    pub(super) fn exported(&self) -> Exported {
+        let mut all = Exported::default();
+        for (_sink, handle) in &self.exporters {
+            let report = handle.report();
+            all.add(&Exported { spans: report.exported, losses: report.losses });
+        }
+        all
     }
 
     /// Waits for the collectors, all of them together for so long.
-    pub(super) fn close(self, within: Duration) {
+    pub(super) fn close(self, within: Duration) -> Exported {
+        let mut all = Exported::default();
         let begun_ns = monotonic_ns();
         for (sink, handle) in self.exporters {
             drop(sink);
@@ -96,7 +112,9 @@ impl Outputs {
             if let Some(error) = report.error {
                 tracing::warn!(%error, "a collector did not take everything");
             }
+            all.add(&Exported { spans: report.exported, losses: report.losses });
         }
+        all
     }
 
     /// What was done on purpose is told whatever the globs say.

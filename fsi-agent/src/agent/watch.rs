@@ -1,6 +1,6 @@
 //! The agent's one busy thread: drains the ring and the mounts' reports, keeps the policies right, answers scrapes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,7 @@ use super::AgentError;
 use super::cost::{self, Cost};
 use super::mounts::Mounts;
 use super::names::Whose;
-use super::outputs::Outputs;
+use super::outputs::{Exported, Outputs};
 use super::policies::{self, Wanted};
 use super::start;
 use crate::attribution::Attribution;
@@ -95,8 +95,31 @@ pub(super) struct Watcher {
 pub(super) struct Before {
     made: u64,
     unwanted: u64,
-    exported: u64,
-    losses: Vec<(&'static str, &'static str, u64)>,
+    exporters: Vec<Replaced>,
+}
+
+/// Exporters that are being closed: what they had done when they were replaced, and what they have once that is over.
+#[derive(Debug)]
+struct Replaced {
+    so_far: Exported,
+    closing: Option<thread::JoinHandle<Exported>>,
+}
+
+impl Before {
+    /// What exporters that were replaced have done by now.
+    fn exported(&mut self) -> Exported {
+        let mut all = Exported::default();
+        for replaced in &mut self.exporters {
+            // A thread that panicked leaves what was known before.
+            if let Some(closing) = replaced.closing.take_if(|closing| closing.is_finished())
+                && let Ok(done) = closing.join()
+            {
+                replaced.so_far = done;
+            }
+            all.add(&replaced.so_far);
+        }
+        all
+    }
 }
 
 impl Watcher {
@@ -267,12 +290,10 @@ impl Watcher {
         let old = std::mem::replace(&mut self.outputs, outputs);
         self.before.made += old.made();
         self.before.unwanted += old.unwanted();
-        let drain = self.config.drain;
-        let (exported, losses) = (old.exported(), old.losses());
-        self.before.exported += exported;
-        self.before.losses.extend(losses);
+        let (so_far, drain) = (old.exported(), self.config.drain);
         // Collectors may be slow; the probes do not wait for them.
-        thread::spawn(move || old.close(drain));
+        let closing = Some(thread::spawn(move || old.close(drain)));
+        self.before.exporters.push(Replaced { so_far, closing });
         self.numbers.set_max_series(config.metrics.max_series);
         self.config = config;
         self.seen = None;
@@ -301,8 +322,9 @@ impl Watcher {
         let joins = self.pipeline.join_counts();
         let reports = self.reports.counts();
         let mut losses: Vec<_> = self.pipeline.losses().iter().collect();
-        losses.extend(self.outputs.losses());
-        losses.extend(self.before.losses.iter().copied());
+        let mut exported = self.before.exported();
+        exported.add(&self.outputs.exported());
+        losses.extend(exported.losses);
         for (why, count) in [(Lost::QueueFull, reports.lost_queue_full), (Lost::Unsent, reports.lost_unsent)] {
             let (stage, reason) = why.labels();
             losses.push((stage, reason, count));
@@ -317,7 +339,7 @@ impl Watcher {
             spans: vec![
                 (defs::OUTCOME_MADE, self.before.made + self.outputs.made()),
                 (defs::OUTCOME_SAMPLED_OUT, sampled_out),
-                (defs::OUTCOME_EXPORTED, self.before.exported + self.outputs.exported()),
+                (defs::OUTCOME_EXPORTED, exported.spans),
             ],
             reports: vec![(defs::OUTCOME_JOINED, joins.joined), (defs::OUTCOME_ALONE, joins.alone)],
             reloads: vec![(defs::OUTCOME_APPLIED, self.reloads[0]), (defs::OUTCOME_REFUSED, self.reloads[1])],

@@ -21,7 +21,7 @@ use super::scrape::ScrapeDesk;
 use super::signals::Signals;
 use super::sinks::{Collected, Sinks};
 use super::{CommandEnd, Observation, ObserveConfig, ObserveError};
-use crate::cgroups::Cgroups;
+use crate::attribution::cgroups::Cgroups;
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::outputs::OutputError;
 use super::{ObserveConfig, ObserveError, TreeDrawing};
-use crate::cgroups::Cgroups;
+use crate::attribution::cgroups::Cgroups;
 use crate::span::{Span, SpanBody, SpanSink};
 use crate::summary::files::FileTable;
 use crate::summary::listed::ListedOperations;

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,8 @@ pub struct Mount {
     pub id: u64,
     pub parent: u64,
     pub device: Device,
+    /// What of the file system is mounted there: `/` is all of it.
+    pub root: PathBuf,
     pub point: PathBuf,
     pub fstype: OsString,
     pub source: OsString,
@@ -110,6 +112,17 @@ pub fn mounts() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read("/proc/self/mountinfo")?))
 }
 
+/// Everything that is mounted where an open `mountinfo` is from, in the order in which it was.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn mounts_of(mut table: &fs::File) -> io::Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    table.rewind()?;
+    table.read_to_end(&mut text)?;
+    Ok(parse(&text))
+}
+
 /// The uppermost mount at exactly this place.
 #[must_use]
 pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
@@ -127,12 +140,12 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let parent = number(fields.next()?)?;
     let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
     let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
-    let _root = fields.next()?;
+    let root = unescape(fields.next()?).into();
     let point = unescape(fields.next()?).into();
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let fstype = unescape(rest.next()?);
     let source = unescape(rest.next()?);
-    Some(Mount { id, parent, device, point, fstype, source })
+    Some(Mount { id, parent, device, root, point, fstype, source })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -185,6 +198,7 @@ mod tests {
         );
         assert_eq!(mounts[3].point.as_os_str(), OsStr::from_bytes(b"/mnt/\xff"));
         assert_eq!(mounts[3].source, "\\04", "no escape");
+        assert_eq!(mounts[0].root, Path::new("/"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use fsi_common::op::OpKind;
 use super::meter::Meter;
 use super::table::{Row, SortBy, Table};
 use super::{By, TopConfig, TopError};
-use crate::cgroups::{Cgroup, Cgroups};
+use crate::attribution::cgroups::{Cgroup, Cgroups};
 use crate::clock::{Clock, monotonic_ns};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
@@ -142,8 +142,8 @@ impl Gatherer {
             return OpKind::try_from(key.op).map_or("unknown", OpKind::name).to_owned();
         }
         match self.cgroups.get(key.cgroup) {
-            Some(Cgroup { path: _, container: Some(id) }) => id.chars().take(SHORT_ID).collect(),
-            Some(Cgroup { path, container: None }) => path.as_ref().to_owned(),
+            Some(Cgroup { path: _, container: Some(id), pod: _ }) => id.chars().take(SHORT_ID).collect(),
+            Some(Cgroup { path, container: None, pod: _ }) => path.as_ref().to_owned(),
             None => format!("cgroup {}", key.cgroup),
         }
     }

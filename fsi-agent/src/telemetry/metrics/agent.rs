@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fsi_common::loss::Counter;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily};
-use prometheus::{Encoder as _, TextEncoder};
+use prometheus::TextEncoder;
 
 use super::node::NodeFamilies;
 use super::{MetricsError, counter, family, gauge, label, seconds, signed};

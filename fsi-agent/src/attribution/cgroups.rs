@@ -1,0 +1,351 @@
+//! The cgroups of this machine by the ids that the kernel side reports: their paths, and the containers and pods they belong to.
+//!
+//! An id is the inode number of a directory in the hierarchy that is observed. The hierarchy is walked when an unknown id turns up,
+//! never more than a twentieth of the time; what was found is remembered, also after the cgroup is gone. An id that a walk made
+//! after its first sight did not find is gone and not looked for again for a while. A walk takes milliseconds: [`Cgroups::known`] never
+//! makes one, and never waits for one that another thread makes.
+
+use std::collections::HashMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+
+use super::counters::{Counter, Counters};
+use super::place;
+use crate::clock::{Clock, monotonic_ns};
+use crate::probe::options::Selection;
+use crate::selection::container;
+use crate::telemetry::containers::ContainerNames;
+
+/// Cgroups that are remembered, and as many that are known to be gone.
+const MAX_CGROUPS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Cgroups are not nested deeper; it bounds the walk.
+pub(super) const MAX_DEPTH: usize = 64;
+/// The least time between two walks.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a walk is so many times as long as the walk.
+const PAUSE_PER_WALK: u32 = 20;
+/// What was not found is not looked for again for so long.
+const GONE_FOR: Duration = Duration::from_secs(30);
+
+/// A cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Below the root of the hierarchy: `/system.slice/ssh.service`.
+    pub path: Arc<str>,
+    /// The id of the innermost container that it belongs to.
+    pub container: Option<Arc<str>>,
+    /// Its place in a pod.
+    pub pod: Option<PodPlace>,
+}
+
+/// Whose pod a cgroup is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPlace {
+    /// As the API has it; of a static pod, what the kubelet calls it.
+    pub uid: Arc<str>,
+    /// The id of the pod's container that it belongs to, which may hold others.
+    pub container: Option<Arc<str>>,
+}
+
+impl Cgroup {
+    /// That of the hierarchy itself.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { path: Arc::from("/"), container: None, pod: None }
+    }
+
+    /// That of a directory in this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        let own: Option<Arc<str>> = container::id_in(name).map(Arc::from);
+        let path = format!("{}/{name}", self.path.trim_end_matches('/')).into();
+        if let Some(uid) = place::pod_uid_in(name) {
+            return Self { path, container: own.clone(), pod: Some(PodPlace { uid: uid.into(), container: own }) };
+        }
+        let inside = |pod: &PodPlace| PodPlace {
+            uid: Arc::clone(&pod.uid),
+            container: pod.container.clone().or_else(|| own.clone()),
+        };
+        let pod = self.pod.as_ref().map(inside);
+        Self { path, container: own.or_else(|| self.container.clone()), pod }
+    }
+}
+
+/// Those of one hierarchy.
+#[derive(Debug)]
+pub struct Cgroups {
+    root: Option<PathBuf>,
+    memory: Mutex<Memory>,
+    /// When the next walk may begin; held during a walk.
+    next_walk_ns: Mutex<u64>,
+    counters: Arc<Counters>,
+    /// Counts what was learnt.
+    changes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Memory {
+    known: LruCache<u64, Cgroup>,
+    /// Until when each is not looked for.
+    gone: LruCache<u64, u64>,
+}
+
+impl Cgroups {
+    /// Of the hierarchy whose ids the kernel side reports: that of the chosen cgroups, else the preferred one.
+    #[must_use]
+    pub fn observed(selection: &Selection) -> Self {
+        let hierarchies = container::hierarchies().unwrap_or_default();
+        let chosen = match selection {
+            Selection::Cgroups(paths) => paths.first().and_then(|path| path.canonicalize().ok()),
+            Selection::Command | Selection::Pid(_) | Selection::All | Selection::Policies => None,
+        };
+        let holding = |path: PathBuf| hierarchies.iter().find(|root| path.starts_with(root)).cloned();
+        let root = chosen.map_or_else(|| hierarchies.first().cloned(), holding);
+        Self::below(root, Arc::default())
+    }
+
+    /// Of the hierarchy that is mounted there.
+    pub(super) fn below(root: Option<PathBuf>, counters: Arc<Counters>) -> Self {
+        let memory = Memory { known: LruCache::new(MAX_CGROUPS), gone: LruCache::new(MAX_CGROUPS) };
+        Self { root, memory: Mutex::new(memory), next_walk_ns: Mutex::default(), counters, changes: AtomicU64::new(0) }
+    }
+
+    pub(super) fn hierarchy(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// The cgroup with that id. May walk the hierarchy.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Cgroup> {
+        let root = self.root.as_deref()?;
+        match self.recall(id) {
+            Recalled::Known(cgroup) => return Some(cgroup),
+            Recalled::Gone => return None,
+            Recalled::Unknown => {}
+        }
+        let mut next_walk_ns = self.next_walk_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have walked while this one waited.
+        if let Some(cgroup) = self.known(id) {
+            return Some(cgroup);
+        }
+        let begin_ns = monotonic_ns();
+        if begin_ns < *next_walk_ns {
+            return None;
+        }
+        self.counters.add(Counter::Walks, 1);
+        self.learn(walk(root));
+        let pause = LEAST_PAUSE.max(Clock::since(begin_ns) * PAUSE_PER_WALK);
+        *next_walk_ns = after(pause);
+        let found = self.known(id);
+        if found.is_none() {
+            self.counters.add(Counter::CgroupsGone, 1);
+            self.remembered(|memory| memory.gone.put(id, after(GONE_FOR)));
+        }
+        found
+    }
+
+    /// The cgroup with that id, from memory.
+    #[must_use]
+    pub fn known(&self, id: u64) -> Option<Cgroup> {
+        self.remembered(|memory| memory.known.get(&id).cloned())
+    }
+
+    /// What memory says about an id.
+    pub(super) fn recall(&self, id: u64) -> Recalled {
+        self.remembered(|memory| {
+            if let Some(cgroup) = memory.known.get(&id) {
+                return Recalled::Known(cgroup.clone());
+            }
+            let gone = memory.gone.get(&id).is_some_and(|until_ns| monotonic_ns() < *until_ns);
+            if gone { Recalled::Gone } else { Recalled::Unknown }
+        })
+    }
+
+    /// Takes in what somebody found; the oldest make room.
+    pub(super) fn learn(&self, found: impl IntoIterator<Item = (u64, Cgroup)>) {
+        let forgotten = self.remembered(|memory| {
+            let other = |(id, cgroup)| memory.known.push(id, cgroup).is_some_and(|(old, _)| old != id);
+            found.into_iter().map(other).filter(|forgotten| *forgotten).count()
+        });
+        self.counters.add(Counter::CgroupsForgotten, forgotten);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows when a cgroup is learnt of.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// All that are remembered, those that are gone included.
+    pub(super) fn all(&self) -> Vec<(u64, Cgroup)> {
+        self.remembered(|memory| memory.known.iter().map(|(id, cgroup)| (*id, cgroup.clone())).collect())
+    }
+
+    /// Whether nothing can happen in it any more: its directory is not there, or another one is. Asks the file system.
+    pub(super) fn is_gone(&self, id: u64) -> bool {
+        match (self.recall(id), self.root.as_deref()) {
+            (Recalled::Known(cgroup), Some(root)) => {
+                let path = root.join(cgroup.path.trim_start_matches('/'));
+                fs::metadata(path).map_or(true, |metadata| metadata.ino() != id)
+            }
+            (Recalled::Gone, _) => true,
+            (Recalled::Unknown | Recalled::Known(_), _) => false,
+        }
+    }
+
+    /// Nothing panics under the lock; were it so, what is known would still be true.
+    fn remembered<T>(&self, ask: impl FnOnce(&mut Memory) -> T) -> T {
+        ask(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What memory says about an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Recalled {
+    Known(Cgroup),
+    /// A walk did not find it.
+    Gone,
+    Unknown,
+}
+
+impl ContainerNames for Cgroups {
+    fn container(&self, cgroup: u64) -> Option<Arc<str>> {
+        self.get(cgroup)?.container
+    }
+}
+
+/// The monotonic time so long from now.
+fn after(pause: Duration) -> u64 {
+    monotonic_ns().saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn walk(root: &Path) -> HashMap<u64, Cgroup> {
+    let mut found = HashMap::new();
+    let Ok(metadata) = fs::metadata(root) else { return found };
+    let cgroup = Cgroup::root();
+    descend(root, &cgroup, 0, &mut found);
+    found.insert(metadata.ino(), cgroup);
+    found
+}
+
+/// A directory that vanishes on the way belongs to nobody any more, so errors end a branch and nothing else.
+fn descend(directory: &Path, parent: &Cgroup, depth: usize, found: &mut HashMap<u64, Cgroup>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if found.len() >= MAX_CGROUPS.get() || depth >= MAX_DEPTH {
+            return;
+        }
+        let Ok(metadata) = entry.metadata() else { continue };
+        let cgroup = parent.child(&entry.file_name().to_string_lossy());
+        descend(&entry.path(), &cgroup, depth + 1, found);
+        found.insert(metadata.ino(), cgroup);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaa111122223333444455556666777788889999aaaabbbbccccddddeeeeffff";
+    const B: &str = "bbbb111122223333444455556666777788889999aaaabbbbccccddddeeeeffff";
+
+    /// Makes a directory; its id.
+    fn make(root: &Path, path: &str) -> u64 {
+        fs::create_dir_all(root.join(path)).unwrap();
+        fs::metadata(root.join(path)).unwrap().ino()
+    }
+
+    fn cgroups(root: &Path) -> Cgroups {
+        Cgroups::below(Some(root.to_owned()), Arc::default())
+    }
+
+    #[test]
+    fn containers_and_pods_of_every_runtime_and_what_is_inside_them() {
+        const UID: &str = "6b9f2c3e-0000-1111-2222-333344445555";
+        const SLICE: &str = "kubepods-burstable-pod6b9f2c3e_0000_1111_2222_333344445555.slice";
+        let root = tempfile::tempdir().unwrap();
+        let in_pod = |container| Some((UID, container));
+        let cases = [
+            (format!("docker/{A}"), Some(A), None),
+            (format!("docker/{A}/init.scope"), Some(A), None),
+            (format!("system.slice/docker-{B}.scope"), Some(B), None),
+            (format!("machine.slice/libpod-{A}.scope"), Some(A), None),
+            (format!("machine.slice/libpod-conmon-{A}.scope"), None, None),
+            ("system.slice/ssh.service".to_owned(), None, None),
+            (format!("other/{}", &A[1..]), None, None),
+            // A container inside a container.
+            (format!("docker/{A}/docker/{B}"), Some(B), None),
+            // Driver cgroupfs: containerd, docker, CRI-O.
+            (format!("kubepods/burstable/pod{UID}"), None, in_pod(None)),
+            (format!("kubepods/burstable/pod{UID}/{A}"), Some(A), in_pod(Some(A))),
+            (format!("kubepods/pod{UID}/{B}/init.scope"), Some(B), in_pod(Some(B))),
+            (format!("kubepods/besteffort/pod{UID}/crio-{A}"), Some(A), in_pod(Some(A))),
+            (format!("kubepods/besteffort/pod{UID}/crio-conmon-{A}"), None, in_pod(None)),
+            (format!("node-1/kubepods/pod{UID}/{A}"), Some(A), in_pod(Some(A))),
+            // Driver systemd.
+            (format!("kubepods.slice/kubepods-burstable.slice/{SLICE}"), None, in_pod(None)),
+            (format!("kubepods.slice/{SLICE}/cri-containerd-{A}.scope"), Some(A), in_pod(Some(A))),
+            (format!("kubepods.slice/{SLICE}/crio-{A}.scope/container"), Some(A), in_pod(Some(A))),
+            (format!("kubepods.slice/{SLICE}/docker-{A}.scope"), Some(A), in_pod(Some(A))),
+            (format!("kubelet.slice/kubelet-kubepods.slice/kubelet-{SLICE}/{B}"), Some(B), in_pod(Some(B))),
+            // The kubelet's driver is systemd, the runtime's is not.
+            (format!("system.slice/containerd.service/{SLICE}:cri-containerd:{A}"), Some(A), in_pod(Some(A))),
+            // A container that a pod's container made, and a node that is a container.
+            (format!("kubepods.slice/{SLICE}/cri-containerd-{A}.scope/docker/{B}"), Some(B), in_pod(Some(A))),
+            (format!("docker/{A}/kubepods/pod{UID}"), None, in_pod(None)),
+            (format!("docker/{A}/kubepods/pod{UID}/{B}"), Some(B), in_pod(Some(B))),
+        ];
+        let ids: Vec<_> = cases.iter().map(|(path, ..)| make(root.path(), path)).collect();
+        let cgroups = cgroups(root.path());
+        for ((path, container, pod), id) in cases.iter().zip(ids) {
+            let cgroup = cgroups.get(id).unwrap();
+            assert_eq!((&*cgroup.path, cgroup.container.as_deref()), (format!("/{path}").as_str(), *container));
+            let place = cgroup.pod.as_ref().map(|pod| (&*pod.uid, pod.container.as_deref()));
+            assert_eq!(place, *pod, "{path}");
+        }
+        let id = fs::metadata(root.path()).unwrap().ino();
+        assert_eq!(cgroups.get(id).unwrap(), Cgroup::root());
+    }
+
+    #[test]
+    fn what_was_known_is_remembered_and_what_is_gone_is_not_looked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let first = make(root.path(), A);
+        let cgroups = cgroups(root.path());
+        let walks = || cgroups.counters.get(Counter::Walks);
+        let may_walk = || *cgroups.next_walk_ns.lock().unwrap() = 0;
+        assert_eq!(cgroups.known(first), None, "memory does not walk");
+        assert_eq!(cgroups.container(first).as_deref(), Some(A));
+        let second = make(root.path(), B);
+        assert_eq!(cgroups.get(second), None, "not walked again at once");
+        fs::remove_dir(root.path().join(A)).unwrap();
+        may_walk();
+        assert_eq!(cgroups.container(second).as_deref(), Some(B));
+        assert_eq!(cgroups.known(first).unwrap().container.as_deref(), Some(A), "it was there");
+        may_walk();
+        assert_eq!((cgroups.get(u64::MAX), walks()), (None, 3));
+        may_walk();
+        assert_eq!((cgroups.get(u64::MAX), walks()), (None, 3), "no second walk for it");
+        cgroups.memory.lock().unwrap().gone.put(u64::MAX, 0);
+        assert_eq!((cgroups.get(u64::MAX), walks()), (None, 4), "but later");
+        assert_eq!(Cgroups::below(None, Arc::default()).get(first), None);
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_is_counted() {
+        let cgroups = Cgroups::below(None, Arc::default());
+        let ids = 0..MAX_CGROUPS.get() as u64 + 3;
+        cgroups.learn(ids.clone().map(|id| (id, Cgroup::root())));
+        assert_eq!(cgroups.counters.get(Counter::CgroupsForgotten), 3);
+        assert_eq!((cgroups.known(2), cgroups.known(3)), (None, Some(Cgroup::root())));
+        cgroups.learn([(3, Cgroup::root())]);
+        assert_eq!(cgroups.counters.get(Counter::CgroupsForgotten), 3, "it was known");
+    }
+}

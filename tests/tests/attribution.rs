@@ -1,0 +1,75 @@
+//! Cgroups are known from their creation on, in the real hierarchies of this machine.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use fsi_agent::attribution::counters::Counter;
+use fsi_agent::attribution::{Attribution, Config};
+use fsi_tests::cgroup::Cgroup;
+use fsi_tests::eventually::eventually;
+use fsi_tests::need;
+
+const UID: &str = "6b9f2c3e-0000-1111-2222-333344445555";
+const CGROUPS: usize = 500;
+/// Every so many there is one that is gone again at once, and lives for so long: 20 to 95 ms.
+const SHORT_ONE_IN: usize = 5;
+const SHORT_LIVES_MS: [u64; 4] = [20, 45, 70, 95];
+
+fn id(cgroup: &Cgroup) -> u64 {
+    fs::metadata(cgroup.path()).expect("it is there").ino()
+}
+
+fn each_is_known(hierarchy: &Path) {
+    let Some(parent) = Cgroup::below(hierarchy) else {
+        return need::skip(&format!("no hierarchy at {} that can be written", hierarchy.display()));
+    };
+    let config = Config { hierarchy: Some(hierarchy.to_owned()), kubelet: None, ..Config::default() };
+    let attribution = Attribution::start(config).expect("two threads");
+    let pod = parent.child(&format!("pod{UID}"));
+    let mut long_lived = Vec::new();
+    let mut ids = Vec::new();
+    let mut short_lived = Vec::new();
+    for number in 0..CGROUPS {
+        let name = format!("{number:064x}");
+        let cgroup = pod.child(&name);
+        ids.push((id(&cgroup), name));
+        if number % SHORT_ONE_IN == 0 {
+            let life = Duration::from_millis(SHORT_LIVES_MS[number / SHORT_ONE_IN % SHORT_LIVES_MS.len()]);
+            short_lived.push(thread::spawn(move || {
+                thread::sleep(life);
+                drop(cgroup);
+            }));
+        } else {
+            long_lived.push(cgroup);
+        }
+    }
+    for life in short_lived {
+        life.join().expect("it ends");
+    }
+    for (id, name) in ids {
+        // The news of the last ones may still be on their way.
+        eventually("the cgroup is known", || attribution.of_cgroup(id).is_some());
+        let identity = attribution.of_cgroup(id).expect("it is known");
+        assert_eq!(identity.container_id.as_deref(), Some(name.as_str()));
+        assert_eq!(identity.pod_uid.as_deref(), Some(UID));
+    }
+    assert_eq!(attribution.counters().get(Counter::CgroupsGone), 0, "none was gone before it was known");
+    drop(long_lived);
+}
+
+#[test]
+fn five_hundred_of_version_1_of_which_some_end_at_once() {
+    each_is_known(Path::new("/sys/fs/cgroup/memory"));
+}
+
+#[test]
+fn five_hundred_of_version_2_of_which_some_end_at_once() {
+    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let one = unified.into_iter().find(|path| path.join("cgroup.controllers").exists());
+    one.map_or_else(|| need::skip("no version 2 hierarchy"), each_is_known);
+}
