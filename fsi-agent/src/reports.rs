@@ -38,6 +38,11 @@ pub fn agent_socket() -> PathBuf {
     crate::control::target::run_directory().join("agent.sock")
 }
 
+/// Whether a user may be at the other end of the agent's socket: root, or who we are.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
 /// What a mount says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountInfo {

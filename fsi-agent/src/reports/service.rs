@@ -53,9 +53,8 @@ pub(super) fn run(runtime: Runtime, listener: UnixListener, service: Service, st
 
 /// Root and the agent's own user may talk.
 fn admits(peer: &UnixStream, counters: &Counters) -> bool {
-    let own = rustix::process::geteuid().as_raw();
     match peer.peer_cred() {
-        Ok(who) if who.uid() == 0 || who.uid() == own => return true,
+        Ok(who) if super::is_trusted(who.uid()) => return true,
         Ok(who) => {
             tracing::warn!(uid = who.uid(), pid = who.pid(), "a user who may not talk as a mount was hung up on")
         }

@@ -18,7 +18,7 @@ use crate::control::client::{Once, innermost};
 use crate::reports::generated::report_message::What;
 use crate::reports::generated::reports_client::ReportsClient;
 use crate::reports::generated::{self as messages, ReportMessage, Taken};
-use crate::reports::{MountInfo, wire};
+use crate::reports::{self, MountInfo, wire};
 
 /// From one look for the agent to the next.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +32,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Gone {
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
+    #[error("user {0}, who is not trusted, listens for mounts")]
+    Stranger(u32),
     #[error("{0}")]
     Channel(String),
     #[error("{}", .0.message())]
@@ -106,6 +108,10 @@ impl Talker {
     /// Tells until the mount ends.
     async fn stream(&self) -> Result<(), Gone> {
         let peer = UnixStream::connect(&self.config.socket).await.map_err(Gone::Connect)?;
+        let listener = peer.peer_cred().map_err(Gone::Connect)?.uid();
+        if !reports::is_trusted(listener) {
+            return Err(Gone::Stranger(listener));
+        }
         let (mut stretch, dropped) = self.queue.begin();
         let mount = MountInfo { dropped, ..self.config.mount.clone() };
         let hello = wire::hello_to_wire(mount, stretch.next_sequence());
