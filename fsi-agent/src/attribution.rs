@@ -34,7 +34,7 @@ use std::time::Duration;
 use cgroups::Cgroups;
 use claims::Claims;
 use counters::{Counter, Counters};
-use identity::{Claim, Identity, Volume};
+use identity::{Claim, Identity, Pod, Volume};
 use kubernetes::{Kubernetes, Learns, Status, Watch};
 use memo::Memo;
 use mounts::MountWatch;
@@ -170,6 +170,19 @@ impl Attribution {
         self.cgroups.sought().cgroups().is_gone(id)
     }
 
+    /// The pods of this node that have not ended, with their policies.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.live()
+    }
+
+    /// The ids of the cgroups in a pod, also of those that have ended. Looks at every cgroup: not for each operation.
+    #[must_use]
+    pub fn cgroups_of(&self, pod: &Pod) -> Vec<u64> {
+        // A static pod's cgroups go by the kubelet's name of it.
+        self.cgroups.sought().of_pod(pod.static_uid.as_ref().unwrap_or(&pod.uid))
+    }
+
     /// Grows when an answer may be another than before, other than by a cgroup that is new.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -219,3 +232,6 @@ impl ContainerNames for Attribution {
         self.of_cgroup(cgroup)?.container_id.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

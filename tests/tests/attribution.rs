@@ -1,18 +1,20 @@
-//! Cgroups are known from their creation on, in the real hierarchies of this machine.
+//! Cgroups are known from their creation on, in the real hierarchies of this machine, and volumes from the moment of their mount.
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use fsi_agent::attribution::counters::Counter;
 use fsi_agent::attribution::{Attribution, Config};
+use fsi_agent::sys::mount::{self, Unmount};
 use fsi_tests::cgroup::Cgroup;
 use fsi_tests::eventually::eventually;
-use fsi_tests::need;
+use fsi_tests::need::{self, Need, has};
+use rustix::mount::MountFlags;
 
 const UID: &str = "6b9f2c3e-0000-1111-2222-333344445555";
 const CGROUPS: usize = 500;
@@ -72,4 +74,54 @@ fn five_hundred_of_version_2_of_which_some_end_at_once() {
     let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
     let one = unified.into_iter().find(|path| path.join("cgroup.controllers").exists());
     one.map_or_else(|| need::skip("no version 2 hierarchy"), each_is_known);
+}
+
+/// A file system in memory at a place; it goes with the test.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn at(place: PathBuf) -> Self {
+        fs::create_dir_all(&place).expect("our own folder");
+        rustix::mount::mount("none", &place, "tmpfs", MountFlags::empty(), None).expect("root may mount");
+        Self(place)
+    }
+
+    /// As the kernel side has it.
+    fn device(&self) -> u32 {
+        let device = fs::metadata(&self.0).expect("it is mounted").dev();
+        (rustix::fs::major(device) << 20) | rustix::fs::minor(device)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        mount::unmount(&self.0, Unmount::Detach).expect("it is mounted");
+    }
+}
+
+#[test]
+fn a_volume_is_known_soon_after_its_mount_and_after_its_end() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let kubelet = tempfile::tempdir().expect("a folder");
+    let volume = |name: &str| kubelet.path().join(format!("pods/{UID}/volumes/kubernetes.io~csi/{name}/mount"));
+    let before = Memory::at(volume("before"));
+    let (kubelet, mounts_every) = (Some(kubelet.path().to_owned()), Duration::from_secs(3600));
+    let config = Config { hierarchy: Some(PathBuf::from("/nowhere")), kubelet, mounts_every, ..Config::default() };
+    let attribution = Attribution::start(config).expect("two threads");
+    let name = |device| Some(attribution.volume_of(device, None)?.name.to_string());
+    assert_eq!(name(before.device()).as_deref(), Some("before"), "it was mounted already");
+    let after = Memory::at(volume("after"));
+    let device = after.device();
+    eventually("the new one is known", || name(device).as_deref() == Some("after"));
+    let root = fs::metadata("/").expect("a root").dev();
+    assert_eq!(name((rustix::fs::major(root) << 20) | rustix::fs::minor(root)), None);
+    drop(after);
+    assert_eq!(name(device).as_deref(), Some("after"));
+    // The table was looked at since: what came then is known.
+    let last = Memory::at(volume("last"));
+    let is_known = || name(last.device()).as_deref() == Some("last");
+    eventually("the last one is known", is_known);
+    assert!(last.device() == device || name(device).as_deref() == Some("after"), "remembered, or its number taken");
 }

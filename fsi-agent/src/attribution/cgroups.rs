@@ -157,6 +157,14 @@ impl Cgroups {
         self.remembered(|memory| memory.known.get(&id).cloned())
     }
 
+    /// The cgroups in a pod, also those that have ended.
+    pub(super) fn of_pod(&self, uid: &str) -> Vec<u64> {
+        let is_in = |cgroup: &Cgroup| cgroup.pod.as_ref().is_some_and(|pod| *pod.uid == *uid);
+        let known =
+            |memory: &mut Memory| memory.known.iter().filter(|(_, cgroup)| is_in(cgroup)).map(|(id, _)| *id).collect();
+        self.remembered(known)
+    }
+
     /// What memory says about an id.
     pub(super) fn recall(&self, id: u64) -> Recalled {
         self.remembered(|memory| {

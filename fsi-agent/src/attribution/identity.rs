@@ -45,10 +45,10 @@ pub struct Container {
     pub(super) ids: Vec<Arc<str>>,
 }
 
-/// A Deployment rather than its ReplicaSet; a Job even if a CronJob made it.
+/// What a person made: a Deployment rather than its ReplicaSet, a CronJob rather than its Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// As the API has it: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, or what else makes pods.
+    /// As the API has it: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or what else makes pods.
     pub kind: Arc<str>,
     pub name: Arc<str>,
 }

@@ -10,6 +10,8 @@ use super::policy::{Annotations, PREFIX, Policy};
 
 /// The label by which a Deployment tells its ReplicaSets apart: their names are its own and this.
 const TEMPLATE_HASH: &str = "pod-template-hash";
+/// A pod of a CronJob's Job may be its last try, this long after the time of the schedule.
+const LATE_MINUTES: i64 = 7 * 24 * 60;
 /// What the kubelet calls a static pod of which the API has a mirror.
 const STATIC_UID: &str = "kubernetes.io/config.mirror";
 
@@ -172,12 +174,25 @@ fn workload(metadata: &ObjectMeta) -> Option<Workload> {
     let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
     let hash = metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH));
     let without_hash = |hash: &String| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-');
-    let (kind, name) = match (owner.kind.as_str(), hash.and_then(without_hash)) {
-        ("Node", _) => return None,
-        ("ReplicaSet", Some(deployment)) => ("Deployment", deployment),
-        (kind, _) => (kind, owner.name.as_str()),
+    let made = metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    let (kind, name) = match owner.kind.as_str() {
+        "Node" => return None,
+        "ReplicaSet" => {
+            hash.and_then(without_hash).map_or(("ReplicaSet", owner.name.as_str()), |name| ("Deployment", name))
+        }
+        "Job" => cron_job(&owner.name, made).map_or(("Job", owner.name.as_str()), |name| ("CronJob", name)),
+        kind => (kind, owner.name.as_str()),
     };
     Some(Workload { kind: kind.into(), name: name.into() })
+}
+
+/// A CronJob names its Jobs by itself and the minute of their schedule, counted from 1970. So a Job is a CronJob's if its name ends
+/// with a minute not long before its pod was made; no other Job is named so by chance.
+fn cron_job(job: &str, pod_made_seconds: Option<i64>) -> Option<&str> {
+    let (name, minute) = job.rsplit_once('-')?;
+    let late_minutes = pod_made_seconds? / 60 - minute.parse::<i64>().ok()?;
+    // The clocks of the machines may differ a little.
+    (-1..=LATE_MINUTES).contains(&late_minutes).then_some(name)
 }
 
 #[cfg(test)]
@@ -196,7 +211,10 @@ mod tests {
             { "apiVersion": "v1", "kind": "Other", "name": "not the controller", "uid": "o0" },
             { "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "o1", "controller": true },
         ]);
-        let metadata = json!({ "name": "p", "namespace": "n", "uid": "u", "labels": labels, "ownerReferences": owner });
+        let metadata = json!({
+            "name": "p", "namespace": "n", "uid": "u", "labels": labels, "ownerReferences": owner,
+            "creationTimestamp": "2026-11-26T00:00:10Z",
+        });
         let pod = parsed(json!({ "metadata": metadata, "spec": { "containers": [] } })).unwrap();
         pod.workload.map(|workload| (workload.kind.to_string(), workload.name.to_string()))
     }
@@ -209,7 +227,11 @@ mod tests {
         assert_eq!(owned("ReplicaSet", "web", Some("7d4b9")), is("ReplicaSet", "web"));
         assert_eq!(owned("StatefulSet", "db", None), is("StatefulSet", "db"));
         assert_eq!(owned("DaemonSet", "agent", None), is("DaemonSet", "agent"));
-        assert_eq!(owned("Job", "backup-29000000", None), is("Job", "backup-29000000"));
+        assert_eq!(owned("Job", "backup", None), is("Job", "backup"));
+        // The midnight before the pod was made, an hour later, and years before.
+        assert_eq!(owned("Job", "night-backup-29927520", None), is("CronJob", "night-backup"));
+        assert_eq!(owned("Job", "night-backup-29927580", None), is("Job", "night-backup-29927580"));
+        assert_eq!(owned("Job", "import-20261126", None), is("Job", "import-20261126"));
         assert_eq!(owned("Node", "node-1", None), None);
     }
 

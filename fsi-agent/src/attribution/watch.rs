@@ -64,6 +64,10 @@ impl Sought {
         &self.cgroups
     }
 
+    pub(super) fn of_pod(&self, uid: &str) -> Vec<u64> {
+        self.cgroups.of_pod(uid)
+    }
+
     fn wake(&self) {
         // A full counter of wake-ups has not been read, so the thread is going to wake anyway.
         rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).ok();
