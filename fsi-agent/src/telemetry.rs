@@ -9,6 +9,7 @@ pub mod export;
 pub mod grouping;
 pub mod jsonl;
 pub mod metrics;
+pub mod otlp_metrics;
 pub mod privacy;
 mod queue;
 pub mod serve;

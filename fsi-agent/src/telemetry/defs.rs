@@ -37,6 +37,8 @@ pub const LABEL_REASON: &str = "reason";
 pub const LABEL_OUTCOME: &str = "outcome";
 pub const LABEL_TIER: &str = "tier";
 pub const LABEL_VERSION: &str = "version";
+pub const LABEL_ENDPOINT: &str = "endpoint";
+pub const LABEL_PLACE: &str = "place";
 pub const LABEL_RULE: &str = "rule";
 pub const LABEL_KIND: &str = "kind";
 pub const LABEL_OWNER: &str = "owner";
@@ -218,8 +220,38 @@ pub const RELOADS: MetricDef = MetricDef {
     help: "Times that the agent was asked to read its configuration again, by what came of it.",
     labels: &[LABEL_OUTCOME],
 };
+
+pub const OTLP_SPANS: MetricDef = MetricDef {
+    name: "fsi_otlp_spans_total",
+    kind: MetricKind::Counter,
+    unit: "spans",
+    help: "Spans by what became of them at each collector.",
+    labels: &[LABEL_ENDPOINT, LABEL_OUTCOME],
+};
+pub const OTLP_WAITING: MetricDef = MetricDef {
+    name: "fsi_otlp_waiting_spans",
+    kind: MetricKind::Gauge,
+    unit: "spans",
+    help: "Spans that wait for a collector, by where.",
+    labels: &[LABEL_ENDPOINT, LABEL_PLACE],
+};
+pub const OTLP_SPOOL: MetricDef = MetricDef {
+    name: "fsi_otlp_spool_bytes",
+    kind: MetricKind::Gauge,
+    unit: "bytes",
+    help: "What the spool of a collector takes on disk.",
+    labels: &[LABEL_ENDPOINT],
+};
+pub const OTLP_PUSHES: MetricDef = MetricDef {
+    name: "fsi_otlp_pushes_total",
+    kind: MetricKind::Counter,
+    unit: "requests",
+    help: "Pushes of metrics by what became of them at each collector.",
+    labels: &[LABEL_ENDPOINT, LABEL_OUTCOME],
+};
+
 /// Every metric, in the order of the text.
-pub const METRICS: [MetricDef; 25] = [
+pub const METRICS: [MetricDef; 29] = [
     OPERATIONS,
     ERRORS,
     BYTES,
@@ -243,6 +275,10 @@ pub const METRICS: [MetricDef; 25] = [
     RELOADS,
     LOST,
     SPANS,
+    OTLP_SPANS,
+    OTLP_WAITING,
+    OTLP_SPOOL,
+    OTLP_PUSHES,
     PROBE_INFO,
     BUILD_INFO,
 ];
@@ -257,6 +293,15 @@ pub const OUTCOME_EXPORTED: &str = "exported";
 pub const OUTCOME_WRITTEN: &str = "written";
 /// The values of `outcome` of spans.
 pub const SPAN_OUTCOMES: [&str; 4] = [OUTCOME_MADE, OUTCOME_SAMPLED_OUT, OUTCOME_EXPORTED, OUTCOME_WRITTEN];
+
+/// Spans, or pushes of metrics, that one collector did not get.
+pub const OUTCOME_LOST: &str = "lost";
+/// Spans put into the spool; what becomes of them later is counted as well.
+pub const OUTCOME_SPOOLED: &str = "spooled";
+/// Spans that an earlier agent had left in the spool.
+pub const OUTCOME_RECOVERED: &str = "recovered";
+/// The values of `outcome` at a collector.
+pub const OTLP_OUTCOMES: [&str; 4] = [OUTCOME_EXPORTED, OUTCOME_LOST, OUTCOME_SPOOLED, OUTCOME_RECOVERED];
 
 /// It waited for tokens.
 pub const OUTCOME_WAITED: &str = "waited";
@@ -313,6 +358,17 @@ pub const EXPORT_LOSSES: [(&str, &str); 5] = [
     (STAGE_EXPORT, REASON_TIMEOUT),
     (STAGE_EXPORT, REASON_FLUSH_DEADLINE),
 ];
+/// Stage of the spool.
+pub const STAGE_SPOOL: &str = "spool";
+/// The oldest gave way: the collector was away for longer than the spool holds.
+pub const REASON_FULL: &str = "full";
+/// The disk did not take them, or not give them back.
+pub const REASON_DISK: &str = "disk";
+/// A segment's end that is no record: an agent died while it wrote.
+pub const REASON_TORN: &str = "torn";
+/// `(stage, reason)` of the spool.
+pub const SPOOL_LOSSES: [(&str, &str); 3] =
+    [(STAGE_SPOOL, REASON_FULL), (STAGE_SPOOL, REASON_DISK), (STAGE_SPOOL, REASON_TORN)];
 /// `(stage, reason)` of the span file.
 pub const SPANS_FILE_LOSSES: [(&str, &str); 2] =
     [(STAGE_SPANS_FILE, REASON_QUEUE_FULL), (STAGE_SPANS_FILE, REASON_WRITE)];
@@ -341,6 +397,7 @@ pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {
         .filter_map(|counter| counter.loss())
         .chain(PipelineLoss::ALL.iter().map(|loss| loss.labels()))
         .chain(EXPORT_LOSSES)
+        .chain(SPOOL_LOSSES)
         .chain(SPANS_FILE_LOSSES)
         .chain(METRICS_LOSSES)
         .chain(REPORTS_LOSSES)

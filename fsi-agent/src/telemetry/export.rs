@@ -1,22 +1,27 @@
-//! Spans to an OpenTelemetry collector, over gRPC or HTTP, behind a bounded queue and a batcher of our own.
+//! Spans and metrics to OpenTelemetry collectors, over gRPC or HTTP, each behind a bounded queue and a batcher of its own.
 //!
 //! ```text
 //! pipeline --push--> queue --take--> exporter's thread: convert, send, retry --> collector
-//!               full: lost       refused, timeout, flush deadline: lost
+//!               full: lost            | refused, timeout, flush deadline: lost
+//!                                     `-- away --> spool, if there is one --> when it is back
 //! ```
-//! Every span that was pushed is exported, waiting or counted as lost. A batch whose answer did not come in time counts as lost, though
-//! the collector may have it.
+//! Every span that was pushed is exported, waiting or counted as lost. A batch whose answer did not come in time counts as lost (or
+//! waits in the spool), though the collector may have it.
 
+mod endpoints;
+mod push;
+mod spool;
 mod target;
+mod transport;
 mod worker;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry_otlp::ExporterBuildError;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,10 +30,16 @@ use self::target::Target;
 use super::containers::{ContainerNames, NoContainers};
 use super::defs;
 use super::queue::{Queue, QueueCounts};
+use crate::config::{SecretError, Spool, Tls};
 use crate::span::{Span, SpanSink};
+
+pub use self::endpoints::{EndpointReport, Endpoints, EndpointsHandle, families};
+pub use self::push::{Gather, PushReport};
 
 /// How much longer than the flush's deadline its answer may take before we go on without.
 const GRACE: Duration = Duration::from_millis(500);
+/// The same, when what is left is written to the spool.
+const SPOOL_GRACE: Duration = Duration::from_secs(5);
 
 /// Bounds of the exporter.
 #[derive(Clone, Debug)]
@@ -41,6 +52,11 @@ pub struct OtlpOptions {
     pub interval: Duration,
     /// Longest time for one batch, its retries included.
     pub batch_deadline: Duration,
+    /// Sent with every request, over those of `OTEL_EXPORTER_OTLP_HEADERS`.
+    pub headers: Vec<(String, String)>,
+    pub tls: Tls,
+    /// Where batches wait for a collector that is away.
+    pub spool: Option<Spool>,
     /// Names for `container.id`.
     pub containers: Arc<dyn ContainerNames>,
 }
@@ -53,6 +69,9 @@ impl Default for OtlpOptions {
             max_batch: 2048,
             interval: Duration::from_millis(200),
             batch_deadline: Duration::from_secs(10),
+            headers: Vec::new(),
+            tls: Tls::default(),
+            spool: None,
             containers: Arc::new(NoContainers),
         }
     }
@@ -63,12 +82,14 @@ impl Default for OtlpOptions {
 pub enum ExportError {
     #[error("otlp url `{url}`: {reason}")]
     Url { url: String, reason: &'static str },
-    #[error("otlp exporter for {endpoint}: {source}")]
-    Build { endpoint: String, source: ExporterBuildError },
+    #[error("otlp exporter for {endpoint}: {reason}")]
+    Build { endpoint: String, reason: String },
+    #[error("the header `{name}` for {url}: {source}")]
+    Header { url: String, name: String, source: SecretError },
+    #[error("the spool in {}: {source}", directory.display())]
+    Spool { directory: PathBuf, source: std::io::Error },
     #[error("start the exporter's threads: {0}")]
     Thread(#[source] std::io::Error),
-    #[error("the exporter's thread ended while starting")]
-    Died,
 }
 
 /// Whether a URL leads somewhere, for spans, and for metrics too if they are wanted.
@@ -91,15 +112,32 @@ pub struct ExportReport {
     pub exported: u64,
     /// `(stage, reason, spans)`, every reason, those that did not happen included.
     pub losses: Vec<(&'static str, &'static str, u64)>,
+    /// Spans in the queue.
+    pub waiting: u64,
+    pub spool: SpoolReport,
     /// The first thing that went wrong, as a sentence.
     pub error: Option<String>,
 }
 
+/// What a spool holds and held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpoolReport {
+    /// Spans put into it.
+    pub spooled: u64,
+    /// Spans that an earlier agent had left in it.
+    pub recovered: u64,
+    /// Spans in it.
+    pub waiting: u64,
+    /// What it takes on disk.
+    pub bytes: u64,
+}
+
 impl ExportReport {
-    /// Spans lost for whatever reason.
+    /// Spans lost for whatever reason; how many were in a torn end of the spool nobody knows.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.losses.iter().map(|(_, _, count)| count).sum()
+        let spans = self.losses.iter().filter(|(_, reason, _)| *reason != defs::REASON_TORN);
+        spans.map(|(_, _, count)| count).sum()
     }
 }
 
@@ -110,6 +148,14 @@ struct Outcome {
     refused: AtomicU64,
     timeout: AtomicU64,
     flush_deadline: AtomicU64,
+    spooled: AtomicU64,
+    recovered: AtomicU64,
+    spool_full: AtomicU64,
+    spool_disk: AtomicU64,
+    spool_torn: AtomicU64,
+    /// These two as they are now.
+    in_spool: AtomicU64,
+    spool_bytes: AtomicU64,
     error: OnceLock<String>,
 }
 
@@ -119,6 +165,7 @@ struct Shared {
     outcome: Outcome,
     /// Set once: until when the rest may be sent.
     deadline: watch::Sender<Option<Instant>>,
+    grace: Duration,
 }
 
 /// The pipeline's end: takes spans, never blocks.
@@ -147,14 +194,14 @@ impl OtlpSink {
     /// protobuf, to `/v1/traces` unless they have a path. `OTEL_EXPORTER_OTLP_HEADERS` is respected.
     ///
     /// # Errors
-    /// When the URL is none, or the exporter cannot be built from it.
+    /// When the URL is none, a certificate cannot be read, or the spool cannot be had.
     pub fn start(url: &str, options: OtlpOptions) -> Result<(Self, OtlpHandle), ExportError> {
         let target = Target::parse(url)?;
-        let OtlpOptions { max_queued, max_batch, interval, batch_deadline, containers } = options;
+        let grace = if options.spool.is_some() { SPOOL_GRACE } else { GRACE };
         let (deadline, expired) = watch::channel(None);
-        let queue = Queue::new(max_queued, max_batch, interval);
-        let shared = Arc::new(Shared { queue, outcome: Outcome::default(), deadline });
-        let worker = worker::Worker::new(&target, batch_deadline, containers, Arc::clone(&shared), expired)?;
+        let queue = Queue::new(options.max_queued, options.max_batch, options.interval);
+        let shared = Arc::new(Shared { queue, outcome: Outcome::default(), deadline, grace });
+        let worker = worker::Worker::new(&target, options, Arc::clone(&shared), expired)?;
         let (alive, ended) = mpsc::sync_channel(0);
         thread::Builder::new()
             .name("fsi-otlp".into())
@@ -188,7 +235,7 @@ impl OtlpHandle {
         self.shared.queue.close();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing is ever sent: this ends by the thread's end, or by the clock.
-        let in_time = ended.recv_timeout(deadline + GRACE) != Err(mpsc::RecvTimeoutError::Timeout);
+        let in_time = ended.recv_timeout(deadline + self.shared.grace) != Err(mpsc::RecvTimeoutError::Timeout);
         drop(ended);
         if !in_time {
             tracing::warn!("the exporter did not end in time");
@@ -207,19 +254,35 @@ impl OtlpHandle {
     /// What became of the spans so far; does not block.
     #[must_use]
     pub fn report(&self) -> ExportReport {
-        let Outcome { exported, refused, timeout, flush_deadline, error } = &self.shared.outcome;
-        let QueueCounts { accepted: _, full, late } = self.shared.queue.counts();
+        let Outcome {
+            exported,
+            refused,
+            timeout,
+            flush_deadline,
+            spooled,
+            recovered,
+            spool_full,
+            spool_disk,
+            spool_torn,
+            in_spool,
+            spool_bytes,
+            error,
+        } = &self.shared.outcome;
+        let QueueCounts { accepted: _, full, late, waiting } = self.shared.queue.counts();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let reasons = [
-            (defs::REASON_QUEUE_FULL, full),
-            (defs::REASON_CLOSED, late),
-            (defs::REASON_REFUSED, count(refused)),
-            (defs::REASON_TIMEOUT, count(timeout)),
-            (defs::REASON_FLUSH_DEADLINE, count(flush_deadline)),
-        ];
+        let counts = [full, late, count(refused), count(timeout), count(flush_deadline)];
+        let export = defs::EXPORT_LOSSES.into_iter().zip(counts);
+        let spool = defs::SPOOL_LOSSES.into_iter().zip([count(spool_full), count(spool_disk), count(spool_torn)]);
         ExportReport {
             exported: count(exported),
-            losses: reasons.map(|(reason, spans)| (defs::STAGE_EXPORT, reason, spans)).to_vec(),
+            losses: export.chain(spool).map(|((stage, reason), spans)| (stage, reason, spans)).collect(),
+            waiting,
+            spool: SpoolReport {
+                spooled: count(spooled),
+                recovered: count(recovered),
+                waiting: count(in_spool),
+                bytes: count(spool_bytes),
+            },
             error: error.get().cloned(),
         }
     }
@@ -235,10 +298,19 @@ impl Drop for OtlpHandle {
 impl Shared {
     /// Spans taken in of which nothing is known yet.
     fn unaccounted(&self) -> u64 {
-        let Outcome { exported, refused, timeout, flush_deadline, error: _ } = &self.outcome;
-        let known: u64 =
-            [exported, refused, timeout, flush_deadline].iter().map(|counter| counter.load(Ordering::Relaxed)).sum();
-        self.queue.counts().accepted.saturating_sub(known)
+        let outcome = &self.outcome;
+        let known = [
+            &outcome.exported,
+            &outcome.refused,
+            &outcome.timeout,
+            &outcome.flush_deadline,
+            &outcome.spool_full,
+            &outcome.spool_disk,
+            &outcome.in_spool,
+        ];
+        let known: u64 = known.iter().map(|counter| counter.load(Ordering::Relaxed)).sum();
+        let taken = self.queue.counts().accepted + outcome.recovered.load(Ordering::Relaxed);
+        taken.saturating_sub(known)
     }
 }
 

@@ -99,7 +99,7 @@ impl JsonLinesSink {
     #[must_use]
     pub fn report(&self) -> JsonLinesReport {
         let Shared { queue, written, unwritten, error } = &*self.shared;
-        let QueueCounts { accepted: _, full, late: _ } = queue.counts();
+        let QueueCounts { accepted: _, full, late: _, waiting: _ } = queue.counts();
         let reasons = [(defs::REASON_QUEUE_FULL, full), (defs::REASON_WRITE, unwritten.load(Ordering::Relaxed))];
         JsonLinesReport {
             written: written.load(Ordering::Relaxed),

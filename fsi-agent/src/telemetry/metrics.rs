@@ -61,10 +61,22 @@ pub enum MetricsError {
 /// # Errors
 /// When the encoder refuses a family.
 pub fn render(snapshot: &MetricsSnapshot<'_>) -> Result<String, MetricsError> {
-    render_at_most(snapshot, MAX_SERIES)
+    text(&families(snapshot, MAX_SERIES))
 }
 
-fn render_at_most(snapshot: &MetricsSnapshot<'_>, max_series: usize) -> Result<String, MetricsError> {
+/// Families as text.
+///
+/// # Errors
+/// When the encoder refuses one.
+pub fn text(families: &[MetricFamily]) -> Result<String, MetricsError> {
+    let mut text = String::new();
+    TextEncoder::new().encode_utf8(families, &mut text)?;
+    Ok(text)
+}
+
+/// What a scrape shows, before it is text; families without a sample are left out.
+#[must_use]
+pub fn families(snapshot: &MetricsSnapshot<'_>, max_series: usize) -> Vec<MetricFamily> {
     let folded = fold::fold(&snapshot.aggregates, snapshot.containers, max_series);
     let mut families = vec![
         family(
@@ -84,9 +96,7 @@ fn render_at_most(snapshot: &MetricsSnapshot<'_>, max_series: usize) -> Result<S
     ];
     // The encoder refuses families without a sample.
     families.retain(|family| !family.get_metric().is_empty());
-    let mut text = String::new();
-    TextEncoder::new().encode_utf8(&families, &mut text)?;
-    Ok(text)
+    families
 }
 
 /// What the text format is called in HTTP.
@@ -95,7 +105,7 @@ pub fn content_type() -> String {
     format!("{}; charset=utf-8", TextEncoder::new().format_type())
 }
 
-fn family(def: &MetricDef, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+pub(super) fn family(def: &MetricDef, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(def.name.to_owned());
     family.set_help(def.help.to_owned());
@@ -108,7 +118,7 @@ fn family(def: &MetricDef, metrics: impl IntoIterator<Item = Metric>) -> MetricF
     family
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
+pub(super) fn label(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.to_owned());
     pair.set_value(value.to_owned());
@@ -122,7 +132,7 @@ fn float(value: u64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "the format has no integers")]
-fn gauge(labels: Vec<LabelPair>, value: i64) -> Metric {
+pub(super) fn gauge(labels: Vec<LabelPair>, value: i64) -> Metric {
     let mut gauge = Gauge::default();
     gauge.set_value(value as f64);
     let mut metric = Metric::from_label(labels);
@@ -130,11 +140,11 @@ fn gauge(labels: Vec<LabelPair>, value: i64) -> Metric {
     metric
 }
 
-fn signed(value: u64) -> i64 {
+pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn counter(labels: Vec<LabelPair>, value: u64) -> Metric {
+pub(super) fn counter(labels: Vec<LabelPair>, value: u64) -> Metric {
     let mut counter = CounterValue::default();
     counter.set_value(float(value));
     let mut metric = Metric::from_label(labels);

@@ -37,6 +37,18 @@ pub(super) struct QueueCounts {
     pub(super) full: u64,
     /// Lost: it was closed.
     pub(super) late: u64,
+    /// In it now.
+    pub(super) waiting: u64,
+}
+
+/// What came of waiting for a batch.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Batch(Vec<Arc<Span>>),
+    /// Patience was over.
+    Nothing,
+    /// Nothing more comes.
+    End,
 }
 
 /// Spans on their way.
@@ -82,12 +94,31 @@ impl Queue {
 
     /// Waits for a full batch, or for what came within the interval; nothing when closed and empty.
     pub(super) fn take(&self) -> Option<Vec<Arc<Span>>> {
+        loop {
+            match self.take_until(None) {
+                Taken::Batch(spans) => return Some(spans),
+                Taken::Nothing => {}
+                Taken::End => return None,
+            }
+        }
+    }
+
+    /// The same, and not longer than until `patience` for the first span.
+    pub(super) fn take_until(&self, patience: Option<Instant>) -> Taken {
         let mut state = self.lock();
         while state.spans.is_empty() {
             if state.open == Open::Closed {
-                return None;
+                return Taken::End;
             }
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let Some(patience) = patience else {
+                state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = patience.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Taken::Nothing;
+            }
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let until = Instant::now() + self.interval;
         while state.spans.len() < self.max_batch && state.open == Open::Yes {
@@ -98,7 +129,7 @@ impl Queue {
             state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = batch_of(&state.spans, self.max_batch);
-        Some(state.spans.drain(..count).collect())
+        Taken::Batch(state.spans.drain(..count).collect())
     }
 
     /// Lets nothing more in.
@@ -118,7 +149,7 @@ impl Queue {
 
     pub(super) fn counts(&self) -> QueueCounts {
         let state = self.lock();
-        QueueCounts { accepted: state.accepted, full: state.full, late: state.late }
+        QueueCounts { accepted: state.accepted, full: state.full, late: state.late, waiting: state.spans.len() as u64 }
     }
 }
 
@@ -158,8 +189,8 @@ mod tests {
         queue.push(&samples::read("/f"));
         assert_eq!(queue.take().unwrap().len(), 1);
         assert!(queue.take().is_none());
-        let QueueCounts { accepted, full, late } = queue.counts();
-        assert_eq!((accepted, full, late), (3, 2, 1));
+        let QueueCounts { accepted, full, late, waiting } = queue.counts();
+        assert_eq!((accepted, full, late, waiting), (3, 2, 1, 0));
     }
 
     #[test]

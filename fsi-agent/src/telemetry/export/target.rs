@@ -52,6 +52,14 @@ impl Target {
         Ok(Self { protocol, endpoint: format!("{tls}://{authority}{path}") })
     }
 
+    /// What it is called in reports and metrics: no user, no password.
+    pub(super) fn name(&self) -> String {
+        match (self.endpoint.split_once("://"), self.endpoint.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+            (_, _) => self.endpoint.clone(),
+        }
+    }
+
     /// Where metrics go: over HTTP to the path beside that of traces.
     pub(super) fn metrics_endpoint(&self) -> Option<String> {
         match self.protocol {
@@ -84,6 +92,8 @@ mod tests {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
         }
+        assert_eq!(Target::parse("http://user:secret@h:1/x").unwrap().name(), "http://h:1/x");
+        assert_eq!(Target::parse("grpc://h:1").unwrap().name(), "http://h:1");
         let metrics = |url| Target::parse(url).unwrap().metrics_endpoint();
         assert_eq!(metrics("http://h/otlp/v1/traces").unwrap(), "http://h/otlp/v1/metrics");
         assert_eq!(metrics("grpc://h:1").unwrap(), "http://h:1");

@@ -15,6 +15,9 @@ use tonic::{Request, Response, Status};
 use super::*;
 use crate::telemetry::samples;
 
+mod away;
+mod several;
+
 type Received = Arc<Mutex<Vec<ProtoSpan>>>;
 
 fn spans_of(request: ExportTraceServiceRequest) -> impl Iterator<Item = ProtoSpan> {
@@ -71,14 +74,15 @@ fn tcp_server(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     format!("http://{addr}")
 }
 
-/// One request: its first line and its body.
+/// One request: its head and its body.
 fn read_request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     let mut reader = BufReader::new(stream);
-    let (mut first, mut length) = (String::new(), 0);
-    reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
+    let (mut head, mut length) = (String::new(), 0);
+    reader.read_line(&mut head).ok().filter(|read| *read > 0)?;
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
+        head.push_str(&line);
         let line = line.trim().to_ascii_lowercase();
         if line.is_empty() {
             break;
@@ -89,7 +93,7 @@ fn read_request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    Some((first, body))
+    Some((head, body))
 }
 
 /// A collector that speaks HTTP and answers with these statuses in turn, the last one for ever.

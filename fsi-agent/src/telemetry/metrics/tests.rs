@@ -152,7 +152,7 @@ fn series_are_bounded_and_no_operation_is_missing() {
         .collect();
     let mut shot = snapshot(aggregates);
     shot.containers = &EachItsOwn;
-    let text = render_at_most(&shot, 10).unwrap();
+    let text = super::text(&families(&shot, 10)).unwrap();
     let samples: Vec<_> = text.lines().filter(|line| line.starts_with("fsi_operations_total")).collect();
     assert_eq!(samples.len(), 11);
     // Four cgroups are one container here.
