@@ -1,7 +1,9 @@
 //! Metrics as Prometheus text, from what the kernel aggregated. Nothing is kept between scrapes.
 
+pub mod exemplars;
 mod fold;
 pub mod mount;
+pub mod open_metrics;
 mod quantile;
 
 use std::collections::BTreeMap;
