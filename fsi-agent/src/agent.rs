@@ -13,6 +13,7 @@ mod cost;
 mod mounts;
 mod names;
 mod outputs;
+mod pages;
 mod policies;
 mod start;
 mod watch;

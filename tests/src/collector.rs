@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,14 +45,18 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Started, and listening.
+    /// Started, and listening on free ports.
     #[must_use]
-    pub fn start(program: &PathBuf) -> Self {
+    pub fn start(program: &Path) -> Self {
+        Self::start_at(program, free_port(), free_port())
+    }
+
+    /// Started, and listening on these ports.
+    #[must_use]
+    pub fn start_at(program: &Path, grpc: u16, http: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (grpc, http) = (free_port(), free_port());
         let config = directory.path().join("config.yaml");
-        fs::write(&config, configuration(grpc, http, &directory.path().join("spans").display().to_string()))
-            .expect("a file");
+        fs::write(&config, configuration(grpc, http, &directory.path().display().to_string())).expect("a file");
         let mut command = Command::new(program);
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         let log = fs::File::create(directory.path().join("log")).expect("a file");
@@ -70,10 +74,23 @@ impl Collector {
     /// Ends it; what it received, also as it wrote it.
     #[must_use]
     pub fn received(mut self) -> (Spans, String) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the collector runs");
-        assert!(self.child.wait().expect("it ends").success(), "the collector ends well");
+        self.end();
         let file = self.directory.path().join("spans");
         (Spans::read(&file), fs::read_to_string(&file).expect("it is text"))
+    }
+}
+
+impl Collector {
+    /// Ends it; the metrics it received, a request on each line.
+    #[must_use]
+    pub fn metrics(mut self) -> String {
+        self.end();
+        fs::read_to_string(self.directory.path().join("metrics")).expect("it is text")
+    }
+
+    fn end(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the collector runs");
+        assert!(self.child.wait().expect("it ends").success(), "the collector ends well");
     }
 }
 
@@ -85,13 +102,15 @@ impl Drop for Collector {
     }
 }
 
-fn configuration(grpc: u16, http: u16, file: &str) -> String {
+fn configuration(grpc: u16, http: u16, directory: &str) -> String {
     format!(
         "receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: '127.0.0.1:{grpc}' }}, http: {{ endpoint: '127.0.0.1:{http}' }} }} }} }}
-exporters: {{ file: {{ path: '{file}' }} }}
+exporters: {{ file/spans: {{ path: '{directory}/spans' }}, file/metrics: {{ path: '{directory}/metrics' }} }}
 service:
   telemetry: {{ metrics: {{ level: none }} }}
-  pipelines: {{ traces: {{ receivers: [otlp], exporters: [file] }} }}
+  pipelines:
+    traces: {{ receivers: [otlp], exporters: [file/spans] }}
+    metrics: {{ receivers: [otlp], exporters: [file/metrics] }}
 "
     )
 }

@@ -10,15 +10,17 @@ use fsi_common::op::OpKind;
 use super::AgentError;
 use super::names::Whose;
 use crate::attribution::identity::{Identity, Pod};
-use crate::clock::{Clock, monotonic_ns};
 use crate::config::Config;
 use crate::probe::options::GlobList;
 use crate::selection::glob::{self, GlobStyle};
 use crate::span::{Interposed, OpSpan, Path, Span, SpanBody, SpanSink};
 use crate::telemetry::containers::ContainerNames;
-use crate::telemetry::export::{OtlpHandle, OtlpOptions, OtlpSink};
+use crate::telemetry::export::{EndpointReport, Endpoints, EndpointsHandle, Gather};
 use crate::telemetry::grouping::{Grouping, regroup};
+use crate::telemetry::metrics::exemplars::{Exemplar, Exemplars};
+use crate::telemetry::metrics::node::{Names as _, Who};
 use crate::telemetry::privacy::PathFilter;
+use crate::telemetry::{defs, text};
 
 /// Globs of pods that are kept compiled; beyond, all are compiled anew.
 const MAX_COMPILED: usize = 1024;
@@ -26,7 +28,10 @@ const MAX_COMPILED: usize = 1024;
 /// Takes what the pipeline tells.
 pub(super) struct Outputs {
     whose: Arc<Whose>,
-    exporters: Vec<(OtlpSink, OtlpHandle)>,
+    collectors: Endpoints,
+    handle: EndpointsHandle,
+    has_collectors: bool,
+    exemplars: Option<Arc<Exemplars>>,
     operations: Vec<OpKind>,
     processes: Option<Box<Automaton>>,
     paths: Option<Box<Automaton>>,
@@ -41,40 +46,32 @@ pub(super) struct Outputs {
 
 impl std::fmt::Debug for Outputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outputs").field("exporters", &self.exporters).finish_non_exhaustive()
-    }
-}
-
-/// What exporters did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Exported {
-    /// Spans that collectors took.
-    pub(super) spans: u64,
-    pub(super) losses: Vec<(&'static str, &'static str, u64)>,
-}
-
-impl Exported {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.spans += other.spans;
-        self.losses.extend(&other.losses);
+        f.debug_struct("Outputs").field("collectors", &self.collectors).finish_non_exhaustive()
     }
 }
 
 impl Outputs {
-    pub(super) fn open(config: &Config, whose: &Arc<Whose>) -> Result<Self, AgentError> {
+    /// `gather` makes the metrics that are pushed.
+    pub(super) fn open(
+        config: &Config,
+        whose: &Arc<Whose>,
+        gather: &Gather,
+        exemplars: Option<Arc<Exemplars>>,
+    ) -> Result<Self, AgentError> {
+        let privacy = PathFilter::new(&config.privacy)?;
         let names: Arc<dyn ContainerNames> = Arc::<Whose>::clone(whose);
-        let mut exporters = Vec::new();
-        for endpoint in &config.otlp {
-            let options = OtlpOptions { containers: Arc::clone(&names), ..OtlpOptions::default() };
-            exporters.push(OtlpSink::start(&endpoint.url, options)?);
-        }
+        let (collectors, mut handle) = Endpoints::start(&config.otlp, config.spool.as_ref(), &names)?;
+        handle.push(gather)?;
         Ok(Self {
             whose: Arc::clone(whose),
-            exporters,
+            collectors,
+            handle,
+            has_collectors: !config.otlp.is_empty(),
+            exemplars,
             operations: config.observe.operations.clone(),
             processes: compiled(&config.observe.process, GlobStyle::Name),
             paths: compiled(&config.observe.paths, GlobStyle::Path),
-            privacy: PathFilter::new(&config.privacy)?,
+            privacy,
             grouping: config.spans.grouping,
             window: config.spans.window,
             compiled: HashMap::new(),
@@ -93,28 +90,41 @@ impl Outputs {
         self.unwanted
     }
 
-    pub(super) fn exported(&self) -> Exported {
-        let mut all = Exported::default();
-        for (_sink, handle) in &self.exporters {
-            let report = handle.report();
-            all.add(&Exported { spans: report.exported, losses: report.losses });
-        }
-        all
+    /// What became of everything at each collector.
+    pub(super) fn report(&self) -> Vec<EndpointReport> {
+        self.handle.report()
     }
 
-    /// Waits for the collectors, all of them together for so long.
-    pub(super) fn close(self, within: Duration) -> Exported {
-        let mut all = Exported::default();
-        let begun_ns = monotonic_ns();
-        for (sink, handle) in self.exporters {
-            drop(sink);
-            let report = handle.flush(within.saturating_sub(Clock::since(begun_ns)));
-            if let Some(error) = report.error {
-                tracing::warn!(%error, "a collector did not take everything");
+    /// Waits for the collectors, so long.
+    pub(super) fn close(self, within: Duration) -> Vec<EndpointReport> {
+        let Self { collectors, handle, .. } = self;
+        drop(collectors);
+        let reports = handle.flush(within);
+        for EndpointReport { endpoint, spans, metrics: _ } in &reports {
+            if let Some(error) = spans.as_ref().and_then(|spans| spans.error.as_ref()) {
+                tracing::warn!(endpoint, error, "a collector did not take everything");
             }
-            all.add(&Exported { spans: report.exported, losses: report.losses });
         }
-        all
+        reports
+    }
+
+    /// An operation with a span stands for others that took as long.
+    fn exemplar(&self, span: &Span) {
+        let (Some(exemplars), SpanBody::Operation(op)) = (&self.exemplars, &span.body) else { return };
+        let Who { namespace, pod, container } = self.whose.who(span.actor.cgroup);
+        let volume = if op.dev == 0 { None } else { self.whose.volume(op.dev, span.actor.cgroup) };
+        let device = if op.dev == 0 { String::new() } else { text::device(op.dev) };
+        let labels = [
+            (defs::LABEL_NAMESPACE, &*namespace),
+            (defs::LABEL_POD, &*pod),
+            (defs::LABEL_CONTAINER, &*container),
+            (defs::LABEL_VOLUME, volume.as_deref().unwrap_or_default()),
+            (defs::LABEL_DEVICE, &*device),
+            (defs::LABEL_OP, op.op.name()),
+        ];
+        let duration = Duration::from_nanos(op.duration_ns);
+        let exemplar = Exemplar { trace: span.trace, span: span.id, duration, unix_ns: span.end_unix_ns };
+        exemplars.note(&labels, exemplar);
     }
 
     /// What was done on purpose is told whatever the globs say.
@@ -180,14 +190,12 @@ impl SpanSink for Outputs {
             return;
         }
         self.made += u64::from(is_operation);
-        if self.exporters.is_empty() {
+        if !self.has_collectors {
             return;
         }
         let group = self.whose.group(identity.as_deref());
         let span = regroup(Span::clone(span), self.grouping, self.window, &group);
-        let span = Arc::new(self.privacy.apply(span));
-        for (exporter, _handle) in &mut self.exporters {
-            exporter.span(&span);
-        }
+        self.exemplar(&span);
+        self.collectors.span(&Arc::new(self.privacy.apply(span)));
     }
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::EnvFilter;
 
@@ -12,6 +12,7 @@ use super::cost::Cost;
 use super::mounts::Mounts;
 use super::names::Whose;
 use super::outputs::Outputs;
+use super::pages::{AgentPages, gather};
 use super::policies::Wanted;
 use super::watch::{Chores, Watcher};
 use crate::attribution::kubernetes::Kubernetes;
@@ -25,7 +26,8 @@ use crate::probe::Probe;
 use crate::probe::options::{EventPolicy, GlobList, ProbeOptions, Selection};
 use crate::reports::ReportsServer;
 use crate::telemetry::metrics::node::NodeCounts;
-use crate::telemetry::serve::serve;
+use crate::telemetry::metrics::exemplars::Exemplars;
+use crate::telemetry::serve::{Condition, serve};
 
 /// Messages of mounts that may wait, each with at most 512 reports; mounts wait when it is full, and then drop.
 const MAX_MESSAGES: usize = 64;
@@ -47,8 +49,11 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
     let (sender, from_mounts) = crossbeam_channel::bounded(MAX_MESSAGES);
     let reports = ReportsServer::listen(&config.mounts.socket, sender)?;
     let desk = ScrapeDesk::default();
-    let asking = desk.clone();
-    let server = config.metrics.listen.map(|addr| serve(addr, move || asking.ask())).transpose()?;
+    let exemplars = config.metrics.exemplars.then(|| Arc::new(Exemplars::new(config.metrics.max_series)));
+    let condition = Arc::new(Mutex::new(Condition::Unwell("the agent starts".to_owned())));
+    let pages =
+        AgentPages { desk: desk.clone(), exemplars: exemplars.clone(), condition: Arc::clone(&condition) };
+    let server = config.metrics.listen.map(|addr| serve(addr, pages)).transpose()?;
     let kubernetes = kubernetes(path, &config)?;
     let attribution = Attribution::start(attribution::Config {
         kubelet: Some(config.kubernetes.kubelet_root.clone()),
@@ -56,7 +61,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         ..attribution::Config::default()
     })?;
     let whose = Arc::new(Whose::new(Arc::clone(&attribution), config.cluster.clone().unwrap_or_default()));
-    let outputs = Outputs::open(&config, &whose)?;
+    let outputs = Outputs::open(&config, &whose, &gather(&desk), exemplars.clone())?;
     let probe = Probe::load(&ProbeOptions {
         selection: Selection::Policies,
         events: EventPolicy::default(),
@@ -88,6 +93,8 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         mounts: Mounts::default(),
         signals,
         desk,
+        exemplars,
+        condition,
         server,
         cost: Cost::new(),
         chores: Chores::new(),
@@ -128,6 +135,7 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str
     let changed = [
         ("observe.ring", before.observe.ring_bytes != after.observe.ring_bytes),
         ("spans.max_open", before.spans.max_open != after.spans.max_open),
+        ("metrics.exemplars", before.metrics.exemplars != after.metrics.exemplars),
         ("metrics.listen", before.metrics.listen != after.metrics.listen),
         ("kubernetes", before.kubernetes != after.kubernetes),
         ("mounts.socket", before.mounts != after.mounts),

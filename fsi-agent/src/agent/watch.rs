@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use super::AgentError;
 use super::cost::{self, Cost};
 use super::mounts::Mounts;
 use super::names::Whose;
-use super::outputs::{Exported, Outputs};
+use super::outputs::Outputs;
+use super::pages::Families;
 use super::policies::{self, Wanted};
-use super::start;
+use super::{pages, start};
 use crate::attribution::Attribution;
 use crate::clock::{Clock, monotonic_ns};
 use crate::config::Config;
@@ -28,9 +29,11 @@ use crate::probe::Probe;
 use crate::probe::features::TIER;
 use crate::reports::{FromMount, Lost, ReportsServer};
 use crate::telemetry::defs;
-use crate::telemetry::metrics::agent::{AgentSnapshot, text};
+use crate::telemetry::export::{self, EndpointReport};
+use crate::telemetry::metrics::agent::AgentSnapshot;
+use crate::telemetry::metrics::exemplars::Exemplars;
 use crate::telemetry::metrics::node::NodeCounts;
-use crate::telemetry::serve::MetricsServer;
+use crate::telemetry::serve::{Condition, MetricsServer};
 
 /// Messages of mounts that are taken between two drains of the ring.
 const MESSAGES: usize = 64;
@@ -44,6 +47,7 @@ pub(super) struct Chores {
     sweep: Every,
     policies: Every,
     ended: Every,
+    condition: Every,
     clock: Every,
 }
 
@@ -54,6 +58,7 @@ impl Chores {
             sweep: Every::new(Duration::from_secs(1)),
             policies: Every::new(Duration::from_millis(20)),
             ended: Every::new(Duration::from_secs(5)),
+            condition: Every::new(Duration::from_millis(500)),
             clock: Every::new(Duration::from_secs(30)),
         }
     }
@@ -74,7 +79,9 @@ pub(super) struct Watcher {
     pub(super) mounts: Mounts,
     pub(super) numbers: NodeCounts,
     pub(super) signals: Signals,
-    pub(super) desk: ScrapeDesk,
+    pub(super) desk: ScrapeDesk<Families>,
+    pub(super) exemplars: Option<Arc<Exemplars>>,
+    pub(super) condition: Arc<Mutex<Condition>>,
     pub(super) server: Option<MetricsServer>,
     pub(super) cost: Cost,
     pub(super) chores: Chores,
@@ -95,30 +102,28 @@ pub(super) struct Watcher {
 pub(super) struct Before {
     made: u64,
     unwanted: u64,
-    exporters: Vec<Replaced>,
+    collectors: Vec<Replaced>,
 }
 
-/// Exporters that are being closed: what they had done when they were replaced, and what they have once that is over.
+/// Collectors that are being left: what they had taken when they were, and what they have once that is over.
 #[derive(Debug)]
 struct Replaced {
-    so_far: Exported,
-    closing: Option<thread::JoinHandle<Exported>>,
+    so_far: Vec<EndpointReport>,
+    closing: Option<thread::JoinHandle<Vec<EndpointReport>>>,
 }
 
 impl Before {
-    /// What exporters that were replaced have done by now.
-    fn exported(&mut self) -> Exported {
-        let mut all = Exported::default();
-        for replaced in &mut self.exporters {
+    /// What became of everything at collectors that were left.
+    fn reports(&mut self) -> Vec<EndpointReport> {
+        for replaced in &mut self.collectors {
             // A thread that panicked leaves what was known before.
             if let Some(closing) = replaced.closing.take_if(|closing| closing.is_finished())
                 && let Ok(done) = closing.join()
             {
                 replaced.so_far = done;
             }
-            all.add(&replaced.so_far);
         }
-        all
+        self.collectors.iter().flat_map(|replaced| replaced.so_far.iter().cloned()).collect()
     }
 }
 
@@ -199,6 +204,10 @@ impl Watcher {
 
     fn do_chores(&mut self) -> Result<(), AgentError> {
         let now_ns = monotonic_ns();
+        if self.chores.condition.is_due(now_ns) {
+            let condition = self.readiness();
+            *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
+        }
         if self.chores.policies.is_due(now_ns) {
             self.set_policies()?;
         }
@@ -221,10 +230,21 @@ impl Watcher {
             self.reload();
         }
         if self.desk.is_asked() {
-            let text = self.metrics_text();
-            self.desk.answer(text);
+            let families = self.families();
+            self.desk.answer(families);
         }
         Ok(())
+    }
+
+    /// Whether it does its work.
+    fn readiness(&self) -> Condition {
+        match self.attribution.status() {
+            Some(status) if !status.pods.listed => {
+                let why = status.pods.last_error.unwrap_or_else(|| "it has not answered yet".to_owned());
+                Condition::Unwell(format!("the Kubernetes API has not told of this node's pods: {why}"))
+            }
+            Some(_) | None => Condition::Well("the probes are attached".to_owned()),
+        }
     }
 
     /// Says to the kernel side whom to look at, if anything about that has changed.
@@ -273,7 +293,8 @@ impl Watcher {
     /// A configuration that is wrong changes nothing.
     fn reload(&mut self) {
         let applied = Config::read(&self.path).map_err(AgentError::from).and_then(|config| {
-            let outputs = Outputs::open(&config, &self.whose)?;
+            let outputs =
+                Outputs::open(&config, &self.whose, &pages::gather(&self.desk), self.exemplars.clone())?;
             Ok((config, outputs))
         });
         let (config, outputs) = match applied {
@@ -290,10 +311,10 @@ impl Watcher {
         let old = std::mem::replace(&mut self.outputs, outputs);
         self.before.made += old.made();
         self.before.unwanted += old.unwanted();
-        let (so_far, drain) = (old.exported(), self.config.drain);
+        let (so_far, drain) = (old.report(), self.config.drain);
         // Collectors may be slow; the probes do not wait for them.
         let closing = Some(thread::spawn(move || old.close(drain)));
-        self.before.exporters.push(Replaced { so_far, closing });
+        self.before.collectors.push(Replaced { so_far, closing });
         self.numbers.set_max_series(config.metrics.max_series);
         self.config = config;
         self.seen = None;
@@ -301,18 +322,14 @@ impl Watcher {
         tracing::info!("the configuration was read again and holds");
     }
 
-    fn metrics_text(&mut self) -> String {
-        let families = match self.snapshot() {
-            Ok(snapshot) => snapshot.families(),
+    fn families(&mut self) -> Families {
+        match self.snapshot() {
+            Ok(snapshot) => Arc::new(snapshot.families()),
             Err(error) => {
                 tracing::error!(%error, "the numbers of the kernel side could not be read");
-                return String::new();
+                Families::default()
             }
-        };
-        text(&families).unwrap_or_else(|error| {
-            tracing::error!(%error, "the metrics could not be written");
-            String::new()
-        })
+        }
     }
 
     fn snapshot(&mut self) -> Result<AgentSnapshot, AgentError> {
@@ -322,9 +339,13 @@ impl Watcher {
         let joins = self.pipeline.join_counts();
         let reports = self.reports.counts();
         let mut losses: Vec<_> = self.pipeline.losses().iter().collect();
-        let mut exported = self.before.exported();
-        exported.add(&self.outputs.exported());
-        losses.extend(exported.losses);
+        // One report for each collector and each time that it was configured.
+        let mut collectors = self.before.reports();
+        collectors.extend(self.outputs.report());
+        let collectors = export::merged(collectors);
+        let exported = collectors.iter().filter_map(|report| report.spans.as_ref());
+        losses.extend(exported.clone().flat_map(|report| report.losses.iter().copied()));
+        let exported: u64 = exported.map(|report| report.exported).sum();
         for (why, count) in [(Lost::QueueFull, reports.lost_queue_full), (Lost::Unsent, reports.lost_unsent)] {
             let (stage, reason) = why.labels();
             losses.push((stage, reason, count));
@@ -334,12 +355,13 @@ impl Watcher {
         Ok(AgentSnapshot {
             node,
             mounts: self.mounts.families(),
+            collectors: export::families(&collectors),
             counters,
             losses,
             spans: vec![
                 (defs::OUTCOME_MADE, self.before.made + self.outputs.made()),
                 (defs::OUTCOME_SAMPLED_OUT, sampled_out),
-                (defs::OUTCOME_EXPORTED, exported.spans),
+                (defs::OUTCOME_EXPORTED, exported),
             ],
             reports: vec![(defs::OUTCOME_JOINED, joins.joined), (defs::OUTCOME_ALONE, joins.alone)],
             reloads: vec![(defs::OUTCOME_APPLIED, self.reloads[0]), (defs::OUTCOME_REFUSED, self.reloads[1])],

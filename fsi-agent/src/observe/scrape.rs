@@ -1,4 +1,4 @@
-//! Lets the thread that serves `/metrics` ask the one that holds the probes for fresh text.
+//! Lets the threads that serve and push metrics ask the one that holds the probes for fresh ones.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,26 +8,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the question and the answer lie.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ScrapeDesk {
-    shared: Arc<(Mutex<Desk>, Condvar)>,
+pub(crate) struct ScrapeDesk<T = String> {
+    shared: Arc<(Mutex<Desk<T>>, Condvar)>,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct Desk<T> {
     asked: u64,
     answered: u64,
-    text: String,
+    answer: T,
 }
 
-impl ScrapeDesk {
-    /// Asks and waits; an old text is better than none.
-    pub(crate) fn ask(&self) -> String {
+impl<T: Clone> ScrapeDesk<T> {
+    /// Asks and waits; an old answer is better than none.
+    pub(crate) fn ask(&self) -> T {
         let (desk, answered) = &*self.shared;
         let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.asked += 1;
         let mine = desk.asked;
         let waited = answered.wait_timeout_while(desk, PATIENCE, |desk| desk.answered < mine);
-        waited.unwrap_or_else(PoisonError::into_inner).0.text.clone()
+        waited.unwrap_or_else(PoisonError::into_inner).0.answer.clone()
     }
 
     /// Whether somebody waits.
@@ -37,10 +37,10 @@ impl ScrapeDesk {
     }
 
     /// Answers all who wait.
-    pub(crate) fn answer(&self, text: String) {
+    pub(crate) fn answer(&self, answer: T) {
         let (desk, answered) = &*self.shared;
         let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-        desk.text = text;
+        desk.answer = answer;
         desk.answered = desk.asked;
         answered.notify_all();
     }

@@ -33,7 +33,7 @@ use super::queue::{Queue, QueueCounts};
 use crate::config::{SecretError, Spool, Tls};
 use crate::span::{Span, SpanSink};
 
-pub use self::endpoints::{EndpointReport, Endpoints, EndpointsHandle, families};
+pub use self::endpoints::{EndpointReport, Endpoints, EndpointsHandle, families, merged};
 pub use self::push::{Gather, PushReport};
 
 /// How much longer than the flush's deadline its answer may take before we go on without.
@@ -132,7 +132,27 @@ pub struct SpoolReport {
     pub bytes: u64,
 }
 
+impl SpoolReport {
+    fn add(&mut self, other: Self) {
+        let Self { spooled, recovered, waiting, bytes } = other;
+        self.spooled += spooled;
+        self.recovered += recovered;
+        self.waiting += waiting;
+        self.bytes += bytes;
+    }
+}
+
 impl ExportReport {
+    /// Adds what another exporter did for the same collector.
+    fn add(&mut self, other: Self) {
+        let Self { exported, losses, waiting, spool, error } = other;
+        self.exported += exported;
+        self.losses.extend(losses);
+        self.waiting += waiting;
+        self.spool.add(spool);
+        self.error = self.error.take().or(error);
+    }
+
     /// Spans lost for whatever reason; how many were in a torn end of the spool nobody knows.
     #[must_use]
     pub fn lost(&self) -> u64 {

@@ -1,9 +1,11 @@
 //! Metrics as Prometheus text, from what the kernel aggregated. Nothing is kept between scrapes.
 
 pub mod agent;
+pub mod exemplars;
 mod fold;
 pub mod mount;
 pub mod node;
+pub mod open_metrics;
 mod quantile;
 
 use std::collections::BTreeMap;

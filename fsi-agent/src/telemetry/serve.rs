@@ -2,8 +2,9 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/metrics` | the metrics, as Prometheus reads them |
-//! | `/healthz` | `ok` |
+//! | `/metrics` | the metrics, as Prometheus reads them, or as OpenMetrics when the scraper asks for it and there is any |
+//! | `/healthz` | 200 or 503 and one sentence: is it alive, or is a restart in order |
+//! | `/readyz` | 200 or 503 and one sentence: does it do its work |
 //! | anything else | 404 |
 
 use std::convert::Infallible;
@@ -15,7 +16,7 @@ use std::{io, thread};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::metrics::content_type;
+use super::metrics::{content_type, open_metrics};
 
 /// Connections served at once; more wait.
 const MAX_CONNECTIONS: usize = 32;
@@ -56,11 +57,52 @@ impl MetricsServer {
     }
 }
 
-/// Serves `/metrics` with what `render` returns, and `/healthz`, on a thread of its own. `render` is called on that thread.
+/// Which text `/metrics` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+/// How somebody is, with a sentence that says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Well(String),
+    Unwell(String),
+}
+
+/// What the pages say; all are asked on the server's thread.
+pub trait Pages {
+    /// The text of `/metrics`.
+    fn metrics(&self, format: Format) -> String;
+
+    /// Whether [`Format::OpenMetrics`] may be asked for.
+    fn has_open_metrics(&self) -> bool {
+        false
+    }
+
+    /// Whether it is alive. Unwell: a restart is in order.
+    fn health(&self) -> Condition {
+        Condition::Well("ok".to_owned())
+    }
+
+    /// Whether it does its work.
+    fn readiness(&self) -> Condition {
+        Condition::Well("ok".to_owned())
+    }
+}
+
+impl<F: Fn() -> String> Pages for F {
+    fn metrics(&self, _format: Format) -> String {
+        self()
+    }
+}
+
+/// Serves the pages on a thread of its own. A function that returns the text of `/metrics` is pages enough.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub fn serve(addr: SocketAddr, render: impl Fn() -> String + Send + 'static) -> Result<MetricsServer, ServeError> {
+pub fn serve(addr: SocketAddr, pages: impl Pages + Send + 'static) -> Result<MetricsServer, ServeError> {
     let bound = |source| ServeError::Bind { addr, source };
     let listener = StdListener::bind(addr).map_err(bound)?;
     listener.set_nonblocking(true).map_err(bound)?;
@@ -72,7 +114,7 @@ pub fn serve(addr: SocketAddr, render: impl Fn() -> String + Send + 'static) -> 
         .spawn(move || {
             let connections = async {
                 tokio::select! {
-                    () = accept(listener, Rc::new(render)) => {}
+                    () = accept(listener, Rc::new(pages)) => {}
                     _dropped = ended => {}
                 }
             };
@@ -83,7 +125,7 @@ pub fn serve(addr: SocketAddr, render: impl Fn() -> String + Send + 'static) -> 
 }
 
 #[expect(clippy::future_not_send, reason = "one thread serves all: what renders need not be shared")]
-async fn accept(listener: StdListener, render: Rc<impl Fn() -> String + 'static>) {
+async fn accept(listener: StdListener, pages: Rc<impl Pages + 'static>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -107,10 +149,10 @@ async fn accept(listener: StdListener, render: Rc<impl Fn() -> String + 'static>
         if let Some(slot) = slot {
             slot.forget();
         }
-        let (slots, render) = (Rc::clone(&slots), Rc::clone(&render));
+        let (slots, pages) = (Rc::clone(&slots), Rc::clone(&pages));
         spawn_local(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &*render);
+                let response = answer(&request, &*pages);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()
@@ -126,12 +168,19 @@ async fn accept(listener: StdListener, render: Rc<impl Fn() -> String + 'static>
     }
 }
 
-fn answer(request: &Request<Incoming>, render: impl Fn() -> String) -> Response<Full<Bytes>> {
-    let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, content_type(), render()),
-        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, plain(), "ok\n".to_owned()),
-        (_, "/metrics" | "/healthz") => (StatusCode::METHOD_NOT_ALLOWED, plain(), "only GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, plain(), "try /metrics or /healthz\n".to_owned()),
+fn answer(request: &Request<Incoming>, pages: &impl Pages) -> Response<Full<Bytes>> {
+    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, kind, body) = match request.uri().path() {
+        "/metrics" | "/healthz" | "/readyz" if !is_get => {
+            (StatusCode::METHOD_NOT_ALLOWED, plain(), "only GET\n".to_owned())
+        }
+        "/metrics" if pages.has_open_metrics() && asks_for_open_metrics(request) => {
+            (StatusCode::OK, open_metrics::CONTENT_TYPE.to_owned(), pages.metrics(Format::OpenMetrics))
+        }
+        "/metrics" => (StatusCode::OK, content_type(), pages.metrics(Format::Prometheus)),
+        "/healthz" => condition(pages.health()),
+        "/readyz" => condition(pages.readiness()),
+        _ => (StatusCode::NOT_FOUND, plain(), "try /metrics, /healthz or /readyz\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -139,6 +188,22 @@ fn answer(request: &Request<Incoming>, render: impl Fn() -> String) -> Response<
         response.headers_mut().insert(CONTENT_TYPE, kind);
     }
     response
+}
+
+fn condition(condition: Condition) -> (StatusCode, String, String) {
+    match condition {
+        Condition::Well(sentence) => (StatusCode::OK, plain(), format!("{sentence}\n")),
+        Condition::Unwell(sentence) => (StatusCode::SERVICE_UNAVAILABLE, plain(), format!("{sentence}\n")),
+    }
+}
+
+/// Prometheus names it first when it wants it, whatever weight others have.
+fn asks_for_open_metrics(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|kind| {
+        let mut parts = kind.split(';').map(str::trim);
+        parts.next() == Some("application/openmetrics-text") && !parts.any(|part| part == "q=0")
+    })
 }
 
 fn plain() -> String {

@@ -145,6 +145,31 @@ impl EndpointsHandle {
     }
 }
 
+/// One report for each collector, of several exporters one after the other.
+#[must_use]
+pub fn merged(reports: Vec<EndpointReport>) -> Vec<EndpointReport> {
+    let mut all: Vec<EndpointReport> = Vec::new();
+    for report in reports {
+        let Some(known) = all.iter_mut().find(|known| known.endpoint == report.endpoint) else {
+            all.push(report);
+            continue;
+        };
+        let EndpointReport { endpoint: _, spans, metrics } = report;
+        match (&mut known.spans, spans) {
+            (Some(known), Some(more)) => known.add(more),
+            (known, more) => *known = known.take().or(more),
+        }
+        match (&mut known.metrics, metrics) {
+            (Some(known), Some(more)) => {
+                known.exported += more.exported;
+                known.lost += more.lost;
+            }
+            (known, more) => *known = known.take().or(more),
+        }
+    }
+    all
+}
+
 /// The metrics of these reports, to stand beside the others.
 #[must_use]
 pub fn families(reports: &[EndpointReport]) -> Vec<MetricFamily> {

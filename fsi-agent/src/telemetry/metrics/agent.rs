@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use fsi_common::loss::Counter;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily};
-use prometheus::TextEncoder;
 
 use super::node::NodeFamilies;
-use super::{MetricsError, counter, family, gauge, label, seconds, signed};
+use super::{counter, family, gauge, label, seconds, signed};
 use crate::telemetry::defs;
 
 /// Everything else that a scrape of the agent shows.
@@ -29,6 +28,8 @@ pub struct AgentSnapshot {
     pub reloads: Vec<(&'static str, u64)>,
     /// `(event, count)` of attribution.
     pub attribution: Vec<(&'static str, u64)>,
+    /// By [`crate::telemetry::export::families`].
+    pub collectors: Vec<MetricFamily>,
     pub kubernetes_up: Option<bool>,
     pub open_files: Option<u64>,
     pub mounts_now: u64,
@@ -49,6 +50,7 @@ impl AgentSnapshot {
         let one = |value: Option<u64>| value.map(|value| gauge(Vec::new(), signed(value)));
         let mut families = self.node.families;
         families.extend(self.mounts);
+        families.extend(self.collectors);
         families.extend([
             family(&defs::OPEN_FILES, one(self.open_files)),
             family(&defs::REPORTS, named(defs::LABEL_OUTCOME, &self.reports)),
@@ -87,16 +89,6 @@ impl AgentSnapshot {
         let pairs = |(stage, reason)| vec![label(defs::LABEL_STAGE, stage), label(defs::LABEL_REASON, reason)];
         counts.into_iter().map(|(pair, count)| counter(pairs(pair), count)).collect()
     }
-}
-
-/// As Prometheus reads it.
-///
-/// # Errors
-/// When the encoder refuses a family.
-pub fn text(families: &[MetricFamily]) -> Result<String, MetricsError> {
-    let mut text = String::new();
-    TextEncoder::new().encode_utf8(families, &mut text)?;
-    Ok(text)
 }
 
 fn named(key: &str, counts: &[(&'static str, u64)]) -> Vec<Metric> {
