@@ -235,3 +235,6 @@ impl fmt::Debug for Interposer {
         f.debug_struct("Interposer").field("nodes", &self.nodes.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@ use crate::fuse::config::FilePath;
 use crate::fuse::state::LAYOUT;
 use crate::sys::fd::{self, Wait};
 
-/// Counts changes of these messages and of the configuration.
-const PROTOCOL: u32 = 1;
+/// Counts changes of these messages, of the configuration and of what a request's record holds.
+const PROTOCOL: u32 = 2;
 
 /// Longest sentence in a message; with its quotes it stays below what a packet holds.
 const MAX_SENTENCE: usize = 4096;
