@@ -33,6 +33,8 @@ pub struct Parts {
     /// What a power cut takes back, and the bytes of fakes.
     pub undo: OwnedFd,
     pub memory: OwnedFd,
+    /// The last faults.
+    pub faults: OwnedFd,
     /// Listens for control connections; they wait while there is no server.
     pub control: OwnedFd,
     pub config: MountConfig,
@@ -138,7 +140,7 @@ type Built = (Arc<Interposer>, OwnedFd, Option<Arc<Exports>>);
 
 /// The file system, with the rules that are in force.
 fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
-    let Parts { source, state, undo, memory, control, config, keeper } = parts;
+    let Parts { source, state, undo, memory, faults, control, config, keeper } = parts;
     let connection = connection.try_clone().map_err(ServeError::TakeOver)?;
     let about = About {
         source: config.source.to_path_buf(),
@@ -162,6 +164,7 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         about,
         undo,
         memory,
+        faults,
         state: Arc::clone(&state),
     })
     .map_err(ServeError::TakeOver)?;
@@ -208,7 +211,8 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
             return Err(ServeError::Unexpected("something before the start"));
         }
     };
-    let Ok([connection, source, state, undo, memory, control, config]) = <[OwnedFd; 7]>::try_from(descriptors) else {
+    let Ok([connection, source, state, undo, memory, faults, control, config]) = <[OwnedFd; 8]>::try_from(descriptors)
+    else {
         return Err(ServeError::Unexpected("a start without its descriptors"));
     };
     let mut held = Vec::with_capacity(count);
@@ -226,7 +230,7 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
     let state = State::open(state.as_fd())?;
     let config = read_config(config).map_err(ServeError::TakeOver)?;
     let keeper = Arc::new(KeeperLink::new(socket, held));
-    Ok((connection, Parts { source, state, undo, memory, control, config, keeper }))
+    Ok((connection, Parts { source, state, undo, memory, faults, control, config, keeper }))
 }
 
 fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {

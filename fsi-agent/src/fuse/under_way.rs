@@ -14,6 +14,8 @@
 //! | 6 | inode number the other name stood for before |
 //! | 7 | 1 + the handle of a file that was opened for it |
 //! | 8 | 1 + bytes that come free with the object's last name; 0: none, or they were given back |
+//! | 9 | number of the first fault that was logged for it, or 0 |
+//! | 10 | how many were |
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -35,6 +37,14 @@ pub(super) struct Past {
     before: Option<(u64, u64)>,
     /// A file was opened for an answer that was never given.
     pub(super) opened: Option<u64>,
+    pub(super) logged: Option<Logged>,
+}
+
+/// Faults that have their numbers in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Logged {
+    pub(super) first: u64,
+    pub(super) count: u64,
 }
 
 /// What the names of a request stood for before anything was done; 0 is nothing.
@@ -73,6 +83,7 @@ impl UnderWay {
                 decision,
                 before: (word(4) != 0).then(|| (word(5), word(6))),
                 opened: word(7).checked_sub(1),
+                logged: (word(9) != 0).then(|| Logged { first: word(9), count: word(10) }),
             };
             left.insert(word(0) & !RESENT, (slot, past));
         }
@@ -102,7 +113,7 @@ impl UnderWay {
         let slot = table.claim(from, u64::MAX);
         if let Some(slot) = slot {
             let words = table.slot(slot);
-            for word in &words[1..9] {
+            for word in &words[1..11] {
                 word.store(0, Ordering::Relaxed);
             }
             words[0].store(plain, Ordering::Release);
@@ -143,6 +154,12 @@ impl Guard {
     /// A file was opened for this request's answer.
     pub(super) fn opens(&self, handle: u64) {
         self.set(7, handle.saturating_add(1));
+    }
+
+    /// These faults are about to be logged.
+    pub(super) fn logs(&self, logged: Logged) {
+        self.set(10, logged.count);
+        self.set(9, logged.first);
     }
 
     /// What the names stood for before any server did anything; `look` finds out what they stand for now. Nothing may be done

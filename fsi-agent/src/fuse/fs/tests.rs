@@ -12,8 +12,10 @@ use tempfile::TempDir;
 
 use super::names::inode;
 use super::*;
+use crate::fuse::control::Controlled as _;
 use crate::fuse::device::Device;
 use crate::fuse::fake::Memory;
+use crate::fuse::fault_log;
 use crate::fuse::node::ROOT;
 use crate::fuse::report::NoReports;
 use crate::fuse::state::Word;
@@ -51,6 +53,7 @@ struct Kept {
     state: OwnedFd,
     undo: OwnedFd,
     memory: OwnedFd,
+    faults: OwnedFd,
     rules: &'static str,
 }
 
@@ -58,7 +61,7 @@ impl Kept {
     fn with_rules(rules: &'static str) -> Self {
         let source = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
         let (state, undo, memory) = (State::create().unwrap(), Undo::create().unwrap(), Memory::create().unwrap());
-        Self { source, state, undo, memory, rules }
+        Self { source, state, undo, memory, faults: fault_log::create().unwrap(), rules }
     }
 
     fn new() -> Self {
@@ -75,6 +78,7 @@ impl Kept {
             reports: Arc::new(NoReports),
             undo: self.undo.try_clone().unwrap(),
             memory: self.memory.try_clone().unwrap(),
+            faults: self.faults.try_clone().unwrap(),
             held: Vec::new(),
             ttl: Duration::ZERO,
             about: About { source: PathBuf::new(), target: PathBuf::new(), device: String::new(), keeper_pid: 0 },
@@ -313,4 +317,37 @@ fn bytes_of_a_file_that_ended_with_its_server_come_free_once() {
         assert_eq!(answered(|answer| next.rmdir(first(4), ROOT, b"directory", answer)), Ok(()));
         assert_eq!(used(), all - bytes, "of a directory nothing comes free");
     }
+}
+
+/// An answer that waits for its delay when its server is killed was told already.
+#[test]
+fn a_fault_is_logged_and_counted_once() {
+    let kept = Kept::with_rules(
+        "version: 1\nrules:\n  - { name: slow, match: { ops: [mkdir] }, do: { delay: 1h } }\n  - { name: slower, match: { ops: [mkdir] }, do: { delay: 1h } }\n",
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let logged = || fs::read_to_string(file.path()).unwrap().lines().count();
+    let server = || {
+        let fs = kept.server();
+        fs.log_to(File::options().append(true).open(file.path()).unwrap());
+        fs
+    };
+    let begins = |fs: &Arc<Interposer>, call: Call| fs.mkdir(call, ROOT, b"slow", 0o755, 0, |_answer| {});
+    let first_server = server();
+    begins(&first_server, first(UNIQUE));
+    assert_eq!(first_server.status().faults_injected, 2);
+    std::mem::forget(first_server);
+    for _ in 0..2 {
+        let next = server();
+        begins(&next, again());
+        assert_eq!((next.status().faults_injected, logged()), (2, 2));
+        let page = next.faults(0, 10);
+        let told: Vec<_> = page.entries.iter().map(|entry| (entry.sequence, &*entry.fault.rule)).collect();
+        assert_eq!((told, page.forgotten), (vec![(1, "slow"), (2, "slower")], 0));
+        std::mem::forget(next);
+    }
+    let last = server();
+    begins(&last, first(UNIQUE + 2));
+    assert_eq!((last.status().faults_injected, logged(), last.faults(2, 10).entries.len()), (4, 4, 2));
+    std::mem::forget(last);
 }
