@@ -73,6 +73,7 @@ pub enum ServeError {
 pub fn run() -> Result<(), ServeError> {
     let socket = socket()?;
     rustix::thread::set_name(c"fsi-server").ok();
+    end_with_a_panic();
     raise_limits();
     caller::leave_groups().map_err(ServeError::Groups)?;
     let (connection, parts) = take_over(socket)?;
@@ -84,6 +85,22 @@ pub fn run() -> Result<(), ServeError> {
     }
     served
 }
+
+/// A thread that answers requests and panics would leave some without an answer for ever: the server ends instead, and the keeper starts
+/// another, which gets them again. Threads of telemetry and control end alone.
+fn end_with_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        let thread = std::thread::current();
+        if thread.name().is_none_or(|name| ANSWERING.iter().any(|answering| name.starts_with(answering))) {
+            std::process::abort();
+        }
+    }));
+}
+
+/// How the names of threads begin that answer requests.
+const ANSWERING: [&str; 3] = ["main", "fuser", "fsi-hold"];
 
 fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> Result<(), ServeError> {
     let keeper = Arc::clone(&parts.keeper);
@@ -255,5 +272,34 @@ pub(crate) fn raise_limits() {
     if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
         // Without the privilege, as far as it goes.
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+    use std::thread;
+
+    use super::*;
+
+    const THREAD: &str = "FSI_TEST_PANIC_IN";
+
+    #[test]
+    fn a_panic_of_a_thread_that_answers_ends_the_server() {
+        if let Ok(name) = std::env::var(THREAD) {
+            end_with_a_panic();
+            let panics = thread::Builder::new().name(name).spawn(|| panic!("as it is told"));
+            panics.unwrap().join().unwrap_err();
+            return;
+        }
+        for (thread, signal) in
+            [("fuser-3", Some(libc::SIGABRT)), ("fsi-hold", Some(libc::SIGABRT)), ("fsi-reports", None)]
+        {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", "fuse::serve::tests::a_panic_of_a_thread_that_answers_ends_the_server"]);
+            let ended = again.env(THREAD, thread).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            assert_eq!((ended.signal(), ended.success()), (signal, signal.is_none()), "{thread}");
+        }
     }
 }
