@@ -89,6 +89,11 @@ impl FaultLog {
         self.kept.push_back(entry);
     }
 
+    /// Entries that could not be written to the file.
+    pub(super) const fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
     /// Leaves a line to the servers to come.
     fn leave(&mut self, line: &[u8]) -> io::Result<()> {
         let len = line.len() as u64;

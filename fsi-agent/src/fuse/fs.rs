@@ -191,6 +191,12 @@ impl Interposer {
         self.hold_full.load(Ordering::Relaxed) + self.armed().volume.overflowed()
     }
 
+    /// Faults that could not be written to the log file.
+    #[must_use]
+    pub fn unlogged(&self) -> u64 {
+        self.log().unwritten()
+    }
+
     /// Writes every fault to this file too, one JSON object on a line.
     pub fn log_to(&self, file: std::fs::File) {
         self.log().keep_in(file);

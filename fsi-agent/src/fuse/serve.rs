@@ -12,7 +12,7 @@ use super::adapter::Adapter;
 use super::config::{FilePath, MountConfig};
 use super::control::ControlError;
 use super::device::Device;
-use super::exports::{Exports, ExportsConfig, ExportsError};
+use super::exports::{Exports, ExportsConfig, ExportsError, MountLosses};
 use super::fs::{self, About, Interposer};
 use super::keeper_link::{Keeper as _, KeeperLink};
 use super::report::{NoReports, Reports};
@@ -187,7 +187,10 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
     .map_err(ServeError::TakeOver)?;
     if let Some(exports) = &exports {
         let fs = Arc::downgrade(&fs);
-        exports.asks_for_undelayed(move || fs.upgrade().map_or(0, |fs| fs.undelayed()));
+        exports.asks_for_losses(move || {
+            let losses = |fs: Arc<Interposer>| MountLosses { undelayed: fs.undelayed(), unlogged: fs.unlogged() };
+            fs.upgrade().map_or_else(MountLosses::default, losses)
+        });
     }
     if let Some(path) = &config.fault_log {
         let log = File::options().append(true).create(true).open(&**path);
