@@ -10,7 +10,7 @@ mod durability;
 pub mod exports;
 mod extent;
 pub mod fake;
-mod fault_log;
+pub mod fault_log;
 pub mod fs;
 mod gate;
 mod hold;

@@ -70,6 +70,9 @@ pub enum Note {
         pid: u32,
         reason: String,
     },
+    NotStarted {
+        error: String,
+    },
     UpgradeFailed {
         reason: String,
     },
@@ -88,6 +91,9 @@ impl std::fmt::Display for Note {
                 write!(f, "{} is mounted on {}", config.source.display(), config.target.display())
             }
             Self::Died { pid, reason } => write!(f, "server {pid} ended: {reason}; another takes over"),
+            Self::NotStarted { error } => {
+                write!(f, "a server cannot be started: {error}; it is tried until the deadline")
+            }
             Self::UpgradeFailed { reason } => {
                 write!(f, "the new binary did not take over: {reason}; the old one serves on")
             }

@@ -31,6 +31,11 @@ impl Cgroup {
         Self { path }
     }
 
+    /// Sets one of its knobs.
+    pub fn set(&self, knob: &str, value: &str) {
+        fs::write(self.path.join(knob), value).unwrap_or_else(|error| panic!("{knob}: {error}"));
+    }
+
     /// As an argument.
     #[must_use]
     pub fn path(&self) -> &str {

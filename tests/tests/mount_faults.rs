@@ -7,8 +7,9 @@ use std::io::{Error, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::thread;
 
-use fsi_tests::mount::{Mount, Mounted};
+use fsi_tests::mount::{Mount, Mounted, scratch};
 use fsi_tests::need::{Need, has};
+use fsi_tests::prom::Metrics;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -304,4 +305,26 @@ fn the_older_json_is_in_force() {
     let failed: Vec<_> = results.iter().filter_map(|result| errno(result.as_ref().err()?)).collect();
     assert!((40..200).contains(&failed.len()), "{}", failed.len());
     assert!(failed.iter().all(|errno| [Errno::IO, Errno::NOSPC, Errno::NOENT].contains(errno)), "{failed:?}");
+}
+
+/// A log that cannot be written fails nothing, and says how much is missing.
+#[test]
+fn faults_that_are_not_in_the_log_are_counted() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let rules = "version: 1\nrules:\n  - { name: bad, match: { ops: [mkdir] }, do: { errno: EIO } }\n";
+    let outputs = scratch();
+    let metrics = outputs.path().join("metrics");
+    let mount = Mount::with_rules(rules).option("--fault-log").option("/dev/full");
+    let mounted = mount.option("--metrics").option(metrics.to_str().expect("a plain path")).mount();
+    for _ in 0..3 {
+        let error = fs::create_dir(mounted.target().join("d")).expect_err("a rule says so");
+        assert_eq!(errno(&error), Some(Errno::IO));
+    }
+    let status: Value = serde_json::from_str(&mounted.ctl(["show", "--json"])).expect("JSON");
+    assert_eq!((&status["faults_injected"], &status["unlogged"]), (&3.into(), &3.into()), "{status}");
+    assert!(mounted.ctl(["show"]).contains("not logged   3 faults could not be written to the log file"));
+    drop(mounted);
+    assert_eq!(Metrics::read(&metrics).lost("fault_log", "write"), 3);
 }

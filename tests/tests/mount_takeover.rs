@@ -202,7 +202,16 @@ fn a_delay_outlives_its_server() {
         maker.join().expect("it does not panic").expect("it was made, once");
     });
     assert!(mounted.target().join("slow").is_dir());
-    assert!(mounted.fault_log().lines().all(|line| line.contains("\"ordinal\":0")), "{}", mounted.fault_log());
+    assert_eq!(mounted.fault_log().lines().count(), 1, "it is told once: {}", mounted.fault_log());
+    let status: Value = serde_json::from_str(&mounted.ctl(["show", "--json"])).expect("JSON");
+    assert_eq!(status["faults_injected"], 1);
+    mounted.kill_server();
+    let faults: Value = serde_json::from_str(&mounted.ctl(["faults", "--json"])).expect("JSON");
+    assert_eq!(
+        (&faults["faults"][0]["sequence"], &faults["faults"][0]["rule"]),
+        (&1.into(), &"slow".into()),
+        "{faults}"
+    );
 }
 
 /// As many as this machine lets a process have: the server has one descriptor for each file, and a second one for each whose reads

@@ -30,7 +30,8 @@ impl Mounted {
         let server = command.spawn().with_context(|| format!("start {program}"))?;
         let mut mounted = Self { server, target: target.to_path_buf() };
         let deadline = Instant::now() + PATIENCE;
-        while connection(target)?.is_none() {
+        // It is there before its server answers, and for a moment also where the mount is refused.
+        while connection(target)?.is_none() || fs::read_dir(target).is_err() {
             if mounted.server.try_wait().context("wait for a mount")?.is_some() {
                 bail!("{}", fs::read_to_string(&words).unwrap_or_default().trim());
             }
@@ -39,8 +40,6 @@ impl Mounted {
             }
             thread::sleep(LOOK);
         }
-        // It is there before its server answers.
-        fs::read_dir(target).with_context(|| format!("read {}", target.display()))?.for_each(drop);
         Ok(mounted)
     }
 

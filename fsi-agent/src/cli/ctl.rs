@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -231,6 +232,10 @@ impl Mount<'_> {
     fn upgrade(&mut self, binary: Option<&Path>) -> Result<(), Failure> {
         let binary = binary.map(std::path::absolute).transpose().map_err(failed)?;
         let before = self.client.show().map_err(failed)?;
+        let wanted = match &binary {
+            Some(binary) => identity(binary),
+            None => fs::read_link(program(before.server_pid)).ok().and_then(|own| identity(&own)),
+        };
         self.client.set_deadline(self.arguments.timeout.max(LONG));
         match self.client.upgrade(binary.as_deref()) {
             // The old server may be gone before its answer is out.
@@ -242,6 +247,14 @@ impl Mount<'_> {
         loop {
             let now = self.patiently(Client::show)?;
             if now.servers > before.servers {
+                // Its process cannot be seen from everywhere.
+                if let (Some(wanted), Some(serves)) = (wanted, identity(&program(now.server_pid)))
+                    && wanted != serves
+                {
+                    let sentence =
+                        format!("it did not take over; pid {} serves on with another program", now.server_pid);
+                    return Err(Failure::Failed(anyhow!(sentence)));
+                }
                 let text = format!("upgraded: version {}, server pid {}", now.version, now.server_pid);
                 return self.answer("upgrade", document::status(&now), &text);
             }
@@ -275,6 +288,16 @@ impl Mount<'_> {
             }
         }
     }
+}
+
+/// Where the program of a process is found.
+fn program(pid: u32) -> PathBuf {
+    format!("/proc/{pid}/exe").into()
+}
+
+/// Which file it is, whatever it is called.
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    fs::metadata(file).ok().map(|file| (file.dev(), file.ino()))
 }
 
 fn say_forgotten(forgotten: u64) {

@@ -55,6 +55,7 @@ pub(crate) fn status_to_wire(status: Status) -> wire::ShowReply {
         capacity,
         unsynced_bytes,
         undelayed,
+        unlogged,
     } = status;
     wire::ShowReply {
         source: path_to_bytes(&source),
@@ -76,6 +77,7 @@ pub(crate) fn status_to_wire(status: Status) -> wire::ShowReply {
         capacity: capacity.map(|(limit_bytes, used_bytes)| wire::Capacity { limit_bytes, used_bytes }),
         unsynced_bytes,
         undelayed,
+        unlogged,
     }
 }
 
@@ -100,6 +102,7 @@ pub(crate) fn status_from_wire(reply: wire::ShowReply) -> Status {
         capacity,
         unsynced_bytes,
         undelayed,
+        unlogged,
     } = reply;
     Status {
         source: path_from_bytes(source),
@@ -121,6 +124,7 @@ pub(crate) fn status_from_wire(reply: wire::ShowReply) -> Status {
         capacity: capacity.map(|capacity| (capacity.limit_bytes, capacity.used_bytes)),
         unsynced_bytes,
         undelayed,
+        unlogged,
     }
 }
 

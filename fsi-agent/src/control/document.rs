@@ -58,6 +58,7 @@ pub fn status(status: &Status) -> Map<String, Value> {
         capacity,
         unsynced_bytes,
         undelayed,
+        unlogged,
     } = status;
     let mut all = Map::new();
     path_fields(&mut all, "source", source.as_os_str().as_bytes());
@@ -80,6 +81,7 @@ pub fn status(status: &Status) -> Map<String, Value> {
         "capacity": capacity,
         "unsynced_bytes": unsynced_bytes,
         "undelayed": undelayed,
+        "unlogged": unlogged,
     })));
     all
 }

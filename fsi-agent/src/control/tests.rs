@@ -135,6 +135,7 @@ fn a_status_arrives_as_it_was() {
         capacity: Some((1 << 30, 5)),
         unsynced_bytes: 11,
         undelayed: 12,
+        unlogged: 13,
     };
     let served = Served::new(Remembering { status: status.clone(), ..Remembering::default() });
     assert_eq!(served.client().show().unwrap(), status);

@@ -48,6 +48,7 @@ pub fn status(status: &Status) -> String {
         capacity,
         unsynced_bytes,
         undelayed,
+        unlogged,
     } = status;
     let rules = match (rules_text.trim().is_empty(), paused) {
         (true, _) => "none",
@@ -77,6 +78,9 @@ pub fn status(status: &Status) -> String {
             "not delayed",
             format!("{} passed because as many waited as can", counted(*undelayed, "operation")),
         ));
+    }
+    if *unlogged > 0 {
+        rows.push(("not logged", format!("{} could not be written to the log file", counted(*unlogged, "fault"))));
     }
     let mut lines: Vec<String> = rows.into_iter().map(|(name, value)| format!("{name:<12} {value}")).collect();
     if !rules_text.trim().is_empty() {

@@ -37,6 +37,8 @@ pub struct Status {
     pub unsynced_bytes: u64,
     /// Operations that were to wait and did not, because as many waited as can.
     pub undelayed: u64,
+    /// Faults that this server could not write to the log file.
+    pub unlogged: u64,
 }
 
 /// What a new set of rules met.

@@ -73,8 +73,17 @@ pub struct ExportsSummary {
 struct Refused {
     full: AtomicU64,
     closed: AtomicU64,
-    /// Operations that were to wait and did not; the file system counts them.
-    undelayed: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// What the file system counts.
+    mount: OnceLock<Box<dyn Fn() -> MountLosses + Send + Sync>>,
+}
+
+/// What a file system did not do as it should have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountLosses {
+    /// Operations that were to wait and did not.
+    pub undelayed: u64,
+    /// Faults that could not be written to the log file.
+    pub unlogged: u64,
 }
 
 impl fmt::Debug for Refused {
@@ -116,10 +125,10 @@ impl Exports {
         Ok(Self { queue, refused, ended: AtomicBool::new(false), worker: Mutex::new(Some(worker)) })
     }
 
-    /// Where to ask how many operations were to wait and did not.
-    pub fn asks_for_undelayed(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+    /// Where to ask what the file system lost.
+    pub fn asks_for_losses(&self, count: impl Fn() -> MountLosses + Send + Sync + 'static) {
         // There is one file system.
-        drop(self.refused.undelayed.set(Box::new(count)));
+        drop(self.refused.mount.set(Box::new(count)));
     }
 
     /// Tells what is still in the queue, closes what is open and writes the metrics a last time. Blocks up to the collector's deadline.

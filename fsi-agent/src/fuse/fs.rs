@@ -82,6 +82,8 @@ pub struct Parts {
     pub undo: OwnedFd,
     /// The bytes of fakes.
     pub memory: OwnedFd,
+    /// The last faults.
+    pub faults: OwnedFd,
     /// Descriptors the keeper held: objects without a name, by node.
     pub held: Vec<(u64, OwnedFd)>,
     /// How long the kernel may believe names and attributes.
@@ -136,7 +138,7 @@ impl Interposer {
     /// # Errors
     /// When the source cannot be looked at, or a thread cannot be had.
     pub fn build(parts: Parts) -> std::io::Result<Arc<Self>> {
-        let Parts { source, state, undo, memory, device, keeper, reports, held, ttl, about } = parts;
+        let Parts { source, state, undo, memory, faults, device, keeper, reports, held, ttl, about } = parts;
         let hold = Hold::start()?;
         let stores =
             Stores { state: Arc::clone(&state), hold: hold.clone(), source: source.try_clone()?, undo, memory };
@@ -153,7 +155,7 @@ impl Interposer {
             stores,
             rules: RwLock::default(),
             setting: Mutex::default(),
-            log: Mutex::new(FaultLog::new()),
+            log: Mutex::new(FaultLog::open(faults)?),
             under_way: UnderWay::new(Arc::clone(&state)),
             clock: Clock::measure(),
             ttl,
@@ -187,6 +189,12 @@ impl Interposer {
     #[must_use]
     pub fn undelayed(&self) -> u64 {
         self.hold_full.load(Ordering::Relaxed) + self.armed().volume.overflowed()
+    }
+
+    /// Faults that could not be written to the log file.
+    #[must_use]
+    pub fn unlogged(&self) -> u64 {
+        self.log().unwritten()
     }
 
     /// Writes every fault to this file too, one JSON object on a line.
@@ -235,3 +243,6 @@ impl fmt::Debug for Interposer {
         f.debug_struct("Interposer").field("nodes", &self.nodes.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::agent_link::{AgentLink, AgentLinkConfig, LinkCounts};
 use super::config::{FilePath, MountConfig};
 use super::control::ControlError;
 use super::device::Device;
-use super::exports::{Exports, ExportsConfig, ExportsError};
+use super::exports::{Exports, ExportsConfig, ExportsError, MountLosses};
 use super::fs::{self, About, Interposer};
 use super::keeper_link::{Keeper as _, KeeperLink};
 use super::report::{FanOut, NoReports, Reports};
@@ -36,6 +36,8 @@ pub struct Parts {
     /// What a power cut takes back, and the bytes of fakes.
     pub undo: OwnedFd,
     pub memory: OwnedFd,
+    /// The last faults.
+    pub faults: OwnedFd,
     /// Listens for control connections; they wait while there is no server.
     pub control: OwnedFd,
     pub config: MountConfig,
@@ -74,6 +76,7 @@ pub enum ServeError {
 pub fn run() -> Result<(), ServeError> {
     let socket = socket()?;
     rustix::thread::set_name(c"fsi-server").ok();
+    end_with_a_panic();
     raise_limits();
     caller::leave_groups().map_err(ServeError::Groups)?;
     let (connection, parts) = take_over(socket)?;
@@ -85,6 +88,22 @@ pub fn run() -> Result<(), ServeError> {
     }
     served
 }
+
+/// A thread that answers requests and panics would leave some without an answer for ever: the server ends instead, and the keeper starts
+/// another, which gets them again. Threads of telemetry and control end alone.
+fn end_with_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        let thread = std::thread::current();
+        if thread.name().is_none_or(|name| ANSWERING.iter().any(|answering| name.starts_with(answering))) {
+            std::process::abort();
+        }
+    }));
+}
+
+/// How the names of threads begin that answer requests.
+const ANSWERING: [&str; 3] = ["main", "fuser", "fsi-hold"];
 
 fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> Result<(), ServeError> {
     let keeper = Arc::clone(&parts.keeper);
@@ -199,7 +218,7 @@ struct Built {
 
 /// The file system, with the rules that are in force.
 fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
-    let Parts { source, state, undo, memory, control, config, keeper } = parts;
+    let Parts { source, state, undo, memory, faults, control, config, keeper } = parts;
     let connection = connection.try_clone().map_err(ServeError::TakeOver)?;
     let about = About {
         source: config.source.to_path_buf(),
@@ -219,12 +238,16 @@ fn build(parts: Parts, connection: &OwnedFd) -> Result<Built, ServeError> {
         about,
         undo,
         memory,
+        faults,
         state: Arc::clone(&state),
     })
     .map_err(ServeError::TakeOver)?;
     if let Some(exports) = &told.exports {
         let fs = Arc::downgrade(&fs);
-        exports.asks_for_undelayed(move || fs.upgrade().map_or(0, |fs| fs.undelayed()));
+        exports.asks_for_losses(move || {
+            let losses = |fs: Arc<Interposer>| MountLosses { undelayed: fs.undelayed(), unlogged: fs.unlogged() };
+            fs.upgrade().map_or_else(MountLosses::default, losses)
+        });
     }
     if let Some(path) = &config.fault_log {
         let log = File::options().append(true).create(true).open(&**path);
@@ -265,7 +288,8 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
             return Err(ServeError::Unexpected("something before the start"));
         }
     };
-    let Ok([connection, source, state, undo, memory, control, config]) = <[OwnedFd; 7]>::try_from(descriptors) else {
+    let Ok([connection, source, state, undo, memory, faults, control, config]) = <[OwnedFd; 8]>::try_from(descriptors)
+    else {
         return Err(ServeError::Unexpected("a start without its descriptors"));
     };
     let mut held = Vec::with_capacity(count);
@@ -283,7 +307,7 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
     let state = State::open(state.as_fd())?;
     let config = read_config(config).map_err(ServeError::TakeOver)?;
     let keeper = Arc::new(KeeperLink::new(socket, held));
-    Ok((connection, Parts { source, state, undo, memory, control, config, keeper }))
+    Ok((connection, Parts { source, state, undo, memory, faults, control, config, keeper }))
 }
 
 fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {
@@ -308,5 +332,34 @@ pub(crate) fn raise_limits() {
     if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
         // Without the privilege, as far as it goes.
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+    use std::thread;
+
+    use super::*;
+
+    const THREAD: &str = "FSI_TEST_PANIC_IN";
+
+    #[test]
+    fn a_panic_of_a_thread_that_answers_ends_the_server() {
+        if let Ok(name) = std::env::var(THREAD) {
+            end_with_a_panic();
+            let panics = thread::Builder::new().name(name).spawn(|| panic!("as it is told"));
+            panics.unwrap().join().unwrap_err();
+            return;
+        }
+        for (thread, signal) in
+            [("fuser-3", Some(libc::SIGABRT)), ("fsi-hold", Some(libc::SIGABRT)), ("fsi-reports", None)]
+        {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", "fuse::serve::tests::a_panic_of_a_thread_that_answers_ends_the_server"]);
+            let ended = again.env(THREAD, thread).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            assert_eq!((ended.signal(), ended.success()), (signal, signal.is_none()), "{thread}");
+        }
     }
 }

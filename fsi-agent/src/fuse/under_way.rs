@@ -9,17 +9,19 @@
 //! | 1 | node whose lookup was counted, or 0 |
 //! | 2 | ordinal the rules gave |
 //! | 3 | 1 + which rules fired; 0: not decided |
-//! | 4 | when it began, Unix nanoseconds |
+//! | 4 | 1: what was before is written down, so that the work may have begun |
 //! | 5 | inode number the name stood for before |
 //! | 6 | inode number the other name stood for before |
 //! | 7 | 1 + the handle of a file that was opened for it |
+//! | 8 | 1 + bytes that come free with the object's last name; 0: none, or they were given back |
+//! | 9 | number of the first fault that was logged for it, or 0 |
+//! | 10 | how many were |
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::state::{Slot, State, Word};
-use crate::clock::{self, Clock};
 
 /// Marks a request that the kernel sends again (`FUSE_UNIQUE_RESEND`).
 const RESENT: u64 = 1 << 63;
@@ -31,11 +33,27 @@ pub(super) struct Past {
     pub(super) counted: u64,
     /// `(ordinal, fired)`
     pub(super) decision: Option<(u64, u64)>,
-    pub(super) began_unix_ns: u64,
-    pub(super) before: u64,
-    pub(super) before_target: u64,
+    /// `(name, other name)`; none while nothing can have been done.
+    before: Option<(u64, u64)>,
     /// A file was opened for an answer that was never given.
     pub(super) opened: Option<u64>,
+    pub(super) logged: Option<Logged>,
+}
+
+/// Faults that have their numbers in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Logged {
+    pub(super) first: u64,
+    pub(super) count: u64,
+}
+
+/// What the names of a request stood for before anything was done; 0 is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Before {
+    pub(super) name: u64,
+    pub(super) target: u64,
+    /// An earlier server wrote it down, and may have done the work.
+    pub(super) begun: bool,
 }
 
 /// The requests under way.
@@ -63,10 +81,9 @@ impl UnderWay {
             let past = Past {
                 counted: word(1),
                 decision,
-                began_unix_ns: word(4),
-                before: word(5),
-                before_target: word(6),
+                before: (word(4) != 0).then(|| (word(5), word(6))),
                 opened: word(7).checked_sub(1),
+                logged: (word(9) != 0).then(|| Logged { first: word(9), count: word(10) }),
             };
             left.insert(word(0) & !RESENT, (slot, past));
         }
@@ -82,7 +99,7 @@ impl UnderWay {
     }
 
     /// Writes a request down.
-    pub(super) fn begin(&self, unique: u64, clock: Clock) -> Guard {
+    pub(super) fn begin(&self, unique: u64) -> Guard {
         let plain = unique & !RESENT;
         if unique & RESENT != 0 {
             let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&plain);
@@ -96,13 +113,19 @@ impl UnderWay {
         let slot = table.claim(from, u64::MAX);
         if let Some(slot) = slot {
             let words = table.slot(slot);
-            for word in &words[1..8] {
+            for word in &words[1..11] {
                 word.store(0, Ordering::Relaxed);
             }
-            words[4].store(clock.unix_ns(clock::monotonic_ns()), Ordering::Relaxed);
             words[0].store(plain, Ordering::Release);
         }
         Guard { state: Arc::clone(&self.state), slot, past: None }
+    }
+}
+
+/// What came free was counted together with everything else.
+pub(super) fn forget_freed(state: &State) {
+    for (_slot, words) in state.requests().used(u64::MAX) {
+        words[8].store(0, Ordering::Release);
     }
 }
 
@@ -133,12 +156,34 @@ impl Guard {
         self.set(7, handle.saturating_add(1));
     }
 
-    /// What the names stood for before anything was done.
-    pub(super) fn before(&self, name: u64, target: u64) {
-        if self.past.is_none() {
-            self.set(5, name);
-            self.set(6, target);
+    /// These faults are about to be logged.
+    pub(super) fn logs(&self, logged: Logged) {
+        self.set(10, logged.count);
+        self.set(9, logged.first);
+    }
+
+    /// What the names stood for before any server did anything; `look` finds out what they stand for now. Nothing may be done
+    /// before this.
+    pub(super) fn before(&self, look: impl FnOnce() -> (u64, u64)) -> Before {
+        if let Some((name, target)) = self.past.and_then(|past| past.before) {
+            return Before { name, target, begun: true };
         }
+        let (name, target) = look();
+        self.set(5, name);
+        self.set(6, target);
+        self.set(4, 1);
+        Before { name, target, begun: false }
+    }
+
+    /// An object is about to lose its last name, and these bytes come free with it.
+    pub(super) fn frees(&self, bytes: u64) {
+        self.set(8, bytes.saturating_add(1));
+    }
+
+    /// The bytes that came free, by this server or one before, and were not given back. Given out once.
+    pub(super) fn freed(&self) -> u64 {
+        let word = self.slot.map(|slot| self.state.requests().slot(slot)[8].swap(0, Ordering::AcqRel));
+        word.unwrap_or(0).saturating_sub(1)
     }
 }
 
@@ -161,22 +206,25 @@ mod tests {
     fn what_a_server_leaves_is_found_once_and_forgotten_after() {
         let file = State::create().unwrap();
         let first = UnderWay::new(State::open(file.as_fd()).unwrap());
-        let clock = Clock::measure();
-        let guard = first.begin(10, clock);
+        let guard = first.begin(10);
         guard.counts(7);
         guard.opens(0);
         guard.decided(3, 0b101);
+        assert_eq!(guard.before(|| (5, 0)), Before { name: 5, target: 0, begun: false });
+        guard.frees(4096);
         // As a server that is killed: nothing is crossed out.
         std::mem::forget(guard);
-        std::mem::forget(first.begin(12, clock));
+        std::mem::forget(first.begin(12));
 
         let next = UnderWay::new(State::open(file.as_fd()).unwrap());
-        assert_eq!(next.begin(10, clock).past(), None, "a number of its own");
-        let guard = next.begin(10 | RESENT, clock);
+        assert_eq!(next.begin(10).past(), None, "a number of its own");
+        let guard = next.begin(10 | RESENT);
         let past = guard.past().unwrap();
         assert_eq!((past.counted, past.opened, past.decision), (7, Some(0), Some((3, 0b101))));
+        assert_eq!(guard.before(|| (6, 6)), Before { name: 5, target: 0, begun: true });
+        assert_eq!((guard.freed(), guard.freed()), (4096, 0));
         drop(guard);
-        assert_eq!(next.begin(10 | RESENT, clock).past(), None, "once");
+        assert_eq!(next.begin(10 | RESENT).past(), None, "once");
         assert_eq!(next.state.requests().used(u64::MAX).count(), 1);
         next.forget_left();
         assert_eq!(next.state.requests().used(u64::MAX).count(), 0);

@@ -13,6 +13,7 @@ use super::fake::{Memory, Sizes};
 use super::gate::{Gate, Since};
 use super::hold::Hold;
 use super::state::{State, Word};
+use super::under_way;
 use crate::rules::model::{self, RuleSet};
 use crate::throttle::Direction;
 
@@ -160,6 +161,7 @@ fn count(since: Since, stores: &Stores) -> std::io::Result<()> {
     if let Some(used) = capacity::count(source.as_fd(), patience)? {
         state.word(Word::Used).store(used, Ordering::Release);
         state.word(Word::UsedCounted).store(1, Ordering::Release);
+        under_way::forget_freed(state);
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::fuse::config::FilePath;
 use crate::fuse::state::LAYOUT;
 use crate::sys::fd::{self, Wait};
 
-/// Counts changes of these messages and of the configuration.
-const PROTOCOL: u32 = 1;
+/// Counts changes of these messages, of the configuration and of what a request's record holds.
+const PROTOCOL: u32 = 2;
 
 /// Longest sentence in a message; with its quotes it stays below what a packet holds.
 const MAX_SENTENCE: usize = 4096;
@@ -20,7 +20,7 @@ const MAX_SENTENCE: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToServer {
     /// The first message. With it, in this order: /dev/fuse, the source, the state, the undo data, the memory of fakes, the
-    /// listening control socket, the configuration. `held` descriptors follow.
+    /// last faults, the listening control socket, the configuration. `held` descriptors follow.
     Start { held: usize },
     /// Descriptors that a server before this one gave to hold, in the order of their nodes.
     Held { nodes: Vec<u64> },

@@ -17,6 +17,7 @@ use super::KeeperError;
 use super::message::{self, ToServer};
 use crate::fuse::config::MountConfig;
 use crate::fuse::fake::Memory;
+use crate::fuse::fault_log;
 use crate::fuse::state::{State, Word};
 use crate::fuse::undo::Undo;
 use crate::sys::fd::MAX_CARRIED;
@@ -36,6 +37,7 @@ pub(super) struct Mounted {
     state_file: OwnedFd,
     undo: OwnedFd,
     memory: OwnedFd,
+    faults: OwnedFd,
     control: OwnedFd,
     written_config: OwnedFd,
     socket: PathBuf,
@@ -46,7 +48,7 @@ impl Mounted {
     pub(super) fn new(config: MountConfig) -> Result<Self, KeeperError> {
         let source =
             mount::private_tree(&config.source).map_err(|error| KeeperError::Source(config.source.clone(), error))?;
-        let (state_file, undo, memory) = memory().map_err(KeeperError::Memory)?;
+        let [state_file, undo, memory, faults] = memory().map_err(KeeperError::Memory)?;
         let state = State::open(state_file.as_fd())?;
         state.set_rules_text(config.rules_text.as_bytes())?;
         let connection = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -63,6 +65,7 @@ impl Mounted {
             state_file,
             undo,
             memory,
+            faults,
             control: File::open("/dev/null").map_err(KeeperError::Memory)?.into(),
             written_config: rustix::fs::memfd_create("fsi-config", MemfdFlags::CLOEXEC)
                 .map_err(|error| KeeperError::Memory(error.into()))?,
@@ -108,6 +111,7 @@ impl Mounted {
             &self.state_file,
             &self.undo,
             &self.memory,
+            &self.faults,
             &self.control,
             &self.written_config,
         ]
@@ -154,8 +158,8 @@ pub(super) fn unmount(device: Device, how: Unmount) -> io::Result<()> {
     Ok(())
 }
 
-fn memory() -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
-    Ok((State::create()?, Undo::create()?, Memory::create()?))
+fn memory() -> io::Result<[OwnedFd; 4]> {
+    Ok([State::create()?, Undo::create()?, Memory::create()?, fault_log::create()?])
 }
 
 /// Device numbers come again: a socket that an earlier keeper left is nobody's.

@@ -1,7 +1,7 @@
 //! The keeper's days: one server after another, until the connection ends.
 //!
 //! ```text
-//! start -> ready -> dies -> start ...        unmounted: done
+//! start -> ready -> dies -> start ...        unmounted: done; cannot be started: again after a pause
 //!   |                 `-- 5 in a row that came to nothing: abort
 //!   `-- no server ready by the deadline: abort (the first one: unmount)
 //! SIGTERM: unmount; busy: detach and serve on; after the drain time, or a signal once it is detached: abort
@@ -34,6 +34,9 @@ const CRASH_LOOP: u32 = 5;
 /// A server that served for this long does not belong to one, whatever it died of.
 const LONG_LIFE: Duration = Duration::from_secs(1);
 
+/// How long a server that could not be started is left alone before the next attempt.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What comes back from calls that may wait for a server.
 enum Told {
     Answered(io::Result<()>),
@@ -47,6 +50,7 @@ enum Event {
     ServerLate,
     DrainOver,
     Told(Told),
+    StartAgain,
 }
 
 pub(super) struct Watch<'a> {
@@ -65,6 +69,10 @@ pub(super) struct Watch<'a> {
     deaths: u32,
     progress: u64,
     late_at: Instant,
+    /// `server` is dead, and the next one could not be started yet.
+    again_at: Option<Instant>,
+    /// Why not.
+    not_started: Option<io::Error>,
     drained_at: Option<Instant>,
     /// The mount left its place and is served for those who still use it.
     is_detached: bool,
@@ -103,6 +111,8 @@ impl<'a> Watch<'a> {
             deaths: 0,
             progress: 0,
             late_at: Instant::now() + patience,
+            again_at: None,
+            not_started: None,
             drained_at: None,
             is_detached: false,
         })
@@ -129,14 +139,18 @@ impl<'a> Watch<'a> {
     async fn next(&mut self) -> Event {
         let [terminate, interrupt] = &mut self.signals;
         let drained_at = self.drained_at.unwrap_or(self.late_at);
+        let again_at = self.again_at.unwrap_or(self.late_at);
+        let is_there = self.again_at.is_none();
+        let is_ready = is_there && self.server.ready_at.is_some();
         tokio::select! {
             biased;
-            _ = self.server.socket.readable(), if self.server.is_connected => Event::Message,
-            _ = self.server.died.readable() => Event::Died,
+            _ = self.server.socket.readable(), if is_there && self.server.is_connected => Event::Message,
+            _ = self.server.died.readable(), if is_there => Event::Died,
             _ = terminate.recv() => Event::Signal,
             _ = interrupt.recv() => Event::Signal,
             Some(told) = self.told.recv() => Event::Told(told),
-            () = tokio::time::sleep_until(self.late_at), if self.server.ready_at.is_none() => Event::ServerLate,
+            () = tokio::time::sleep_until(self.late_at), if !is_ready => Event::ServerLate,
+            () = tokio::time::sleep_until(again_at), if !is_there => Event::StartAgain,
             () = tokio::time::sleep_until(drained_at), if self.drained_at.is_some() => Event::DrainOver,
         }
     }
@@ -152,6 +166,8 @@ impl<'a> Watch<'a> {
             Event::Signal => self.drain(),
             Event::DrainOver => return Err(KeeperError::Drained),
             Event::ServerLate => self.late()?,
+            Event::StartAgain if self.mounted.ended() => return Ok(true),
+            Event::StartAgain => self.start(),
             Event::Told(Told::Answered(result)) => {
                 result.map_err(KeeperError::Answer)?;
                 (self.notes)(Note::Ready { config: Box::new(self.mounted.config.clone()) });
@@ -252,7 +268,7 @@ impl<'a> Watch<'a> {
         } else {
             (self.notes)(Note::Died { pid: self.server.pid(), reason });
         }
-        self.start()?;
+        self.start();
         Ok(false)
     }
 
@@ -270,21 +286,43 @@ impl<'a> Watch<'a> {
         self.deaths >= CRASH_LOOP
     }
 
-    fn start(&mut self) -> Result<(), KeeperError> {
-        self.mounted.state.word(Word::Servers).fetch_add(1, Ordering::Relaxed);
-        let patience = self.mounted.config.deadline;
-        self.server = Server::start(&self.program, &self.mounted, patience).map_err(KeeperError::Server)?;
-        Ok(())
+    /// Starts a server; when that fails (no process to be had, no memory), again after a pause, until it is late.
+    fn start(&mut self) {
+        let started = self.mounted.state.word(Word::Servers);
+        started.fetch_add(1, Ordering::Relaxed);
+        match Server::start(&self.program, &self.mounted, self.mounted.config.deadline) {
+            Ok(server) => {
+                self.server = server;
+                (self.again_at, self.not_started) = (None, None);
+            }
+            Err(error) => {
+                started.fetch_sub(1, Ordering::Relaxed);
+                self.again_at = Some(Instant::now() + PAUSE);
+                if self.not_started.is_none() {
+                    (self.notes)(Note::NotStarted { error: error.to_string() });
+                }
+                self.not_started = Some(error);
+            }
+        }
     }
 
     fn late(&mut self) -> Result<(), KeeperError> {
-        if self.before.is_none() {
-            return Err(KeeperError::Late(self.mounted.config.deadline));
-        }
-        // Its death takes the old program back.
-        self.failure = Some("it was not ready in time".to_owned());
+        let not_started = self.not_started.take();
+        let Some(before) = self.before.take() else {
+            let late = KeeperError::Late(self.mounted.config.deadline);
+            return Err(not_started.map_or(late, KeeperError::Server));
+        };
         self.late_at = Instant::now() + self.mounted.config.deadline;
-        self.server.kill();
+        if let Some(error) = not_started {
+            (self.notes)(Note::UpgradeFailed { reason: error.to_string() });
+            self.program = before;
+            self.start();
+        } else {
+            // Its death takes the old program back.
+            self.before = Some(before);
+            self.failure = Some("it was not ready in time".to_owned());
+            self.server.kill();
+        }
         Ok(())
     }
 
@@ -308,7 +346,8 @@ impl<'a> Watch<'a> {
         (self.deaths, self.progress) = (0, self.mounted.progress());
         // Half of the time, so that the old program has the other half.
         self.late_at = Instant::now() + self.mounted.config.deadline / 2;
-        self.start()
+        self.start();
+        Ok(())
     }
 
     fn drain(&mut self) {

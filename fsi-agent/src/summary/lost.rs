@@ -96,6 +96,7 @@ fn meaning(stage: &str, reason: &str) -> Meaning {
         ("reports", "closed") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: too late"),
         ("reports", "unsent") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: its server or the agent ended before they were told"),
         ("hold", "queue_full") => Meaning("operation", "operations", "of a mount answered without the delay they were to have: too many waited"),
+        ("fault_log", "write") => Meaning("fault", "faults", "missing from a mount's log: the file could not be written; is the disk full?"),
         ("reports", "files_full") => Meaning("file", "files", "of a mount without a span of its own: too many open at once"),
         ("metrics", "series") => Meaning("operation", "operations", "shown as `other` in the metrics: too many series"),
         ("metrics", "unknown_operation") => Meaning("operation", "operations", "missing from the metrics: the kernel side is of another version"),

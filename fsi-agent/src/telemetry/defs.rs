@@ -327,6 +327,8 @@ pub const RELOAD_OUTCOMES: [&str; 2] = [OUTCOME_APPLIED, OUTCOME_REFUSED];
 pub const STAGE_REPORTS: &str = "reports";
 /// Answers of a mount wait.
 pub const STAGE_HOLD: &str = "hold";
+/// Faults are written to a mount's log file.
+pub const STAGE_FAULT_LOG: &str = "fault_log";
 /// Stage of the OTLP exporter's losses.
 pub const STAGE_EXPORT: &str = "export";
 /// Stage of the span file's losses.
@@ -383,11 +385,12 @@ pub const MOUNTS_LOSSES: [(&str, &str); 1] = [(STAGE_REPORTS, REASON_UNSENT)];
 /// More open files than are followed.
 pub const REASON_FILES_FULL: &str = "files_full";
 /// `(stage, reason)` of a mount's reports.
-pub const REPORTS_LOSSES: [(&str, &str); 4] = [
+pub const REPORTS_LOSSES: [(&str, &str); 5] = [
     (STAGE_REPORTS, REASON_QUEUE_FULL),
     (STAGE_REPORTS, REASON_CLOSED),
     (STAGE_REPORTS, REASON_FILES_FULL),
     (STAGE_HOLD, REASON_QUEUE_FULL),
+    (STAGE_FAULT_LOG, REASON_WRITE),
 ];
 
 /// Every `(stage, reason)` of `fsi_lost_total`.

@@ -303,9 +303,14 @@ fn fault_event(entry: &FaultEntry) -> Event {
     Event::new(EVENT_FAULT, UNIX_EPOCH + Duration::from_nanos(*unix_ns), attributes, 0)
 }
 
-/// Programs ask whether a file is there by opening it or looking at it: its absence is an answer, not a failure.
+/// Programs ask whether a file is there by opening it or looking at it, and whether it has an attribute by reading that: absence is an
+/// answer, not a failure.
 fn is_expected_miss(op: OpKind, errno: u16) -> bool {
-    i32::from(errno) == libc::ENOENT && matches!(op, OpKind::Open | OpKind::Stat | OpKind::Access)
+    match i32::from(errno) {
+        libc::ENOENT => matches!(op, OpKind::Open | OpKind::Stat | OpKind::Access),
+        libc::ENODATA => op == OpKind::Getxattr,
+        _ => false,
+    }
 }
 
 struct PathKeys {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-const USAGE: &str = "fsi-test-load threads DIR THREADS WRITES | forks COUNT | reads FILE COUNT | served FILE";
+const USAGE: &str =
+    "fsi-test-load threads DIR THREADS WRITES | forks COUNT | reads FILE COUNT | served FILE | serve [--layout]";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +23,20 @@ fn main() {
         ["forks", count] => forks(number(count)),
         ["reads", file, count] => reads(Path::new(file), number(count)),
         ["served", file] => served(Path::new(file)),
+        ["serve", ref options @ ..] => serve(options),
         _ => panic!("{USAGE}"),
+    }
+}
+
+/// What a mount is told to upgrade to. With `--layout` it says what the file beside it says; without that file, or without the
+/// option, it hangs.
+fn serve(options: &[&str]) {
+    let own = std::env::current_exe().expect("it has a path");
+    match std::fs::read(own.with_extension("layout")) {
+        Ok(layout) if options == ["--layout"] => std::io::stdout().write_all(&layout).expect("somebody listens"),
+        Ok(_) | Err(_) => loop {
+            thread::park();
+        },
     }
 }
 

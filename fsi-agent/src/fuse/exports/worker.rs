@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::spans::SpanMaker;
-use super::{ExportsConfig, ExportsError, ExportsSummary, Message, Refused};
+use super::{ExportsConfig, ExportsError, ExportsSummary, Message, MountLosses, Refused};
 use crate::clock;
 use crate::observe::OutputError;
 use crate::observe::outputs;
@@ -163,13 +163,14 @@ impl Worker {
     }
 
     fn own_losses(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let Refused { full, closed, undelayed } = &*self.refused;
-        let undelayed = undelayed.get().map_or(0, |count| count());
+        let Refused { full, closed, mount } = &*self.refused;
+        let MountLosses { undelayed, unlogged } = mount.get().map_or_else(MountLosses::default, |count| count());
         vec![
             (defs::STAGE_REPORTS, defs::REASON_QUEUE_FULL, full.load(Ordering::Relaxed)),
             (defs::STAGE_REPORTS, defs::REASON_CLOSED, closed.load(Ordering::Relaxed)),
             (defs::STAGE_REPORTS, defs::REASON_FILES_FULL, self.maker.files_full()),
             (defs::STAGE_HOLD, defs::REASON_QUEUE_FULL, undelayed),
+            (defs::STAGE_FAULT_LOG, defs::REASON_WRITE, unlogged),
         ]
     }
 

@@ -120,6 +120,7 @@ impl Controlled for Arc<Interposer> {
             capacity: memory.or_else(|| volume.capacity.as_ref().map(|capacity| (capacity.limit(), count(Word::Used)))),
             unsynced_bytes: volume.durability.as_ref().map_or(0, |durability| durability.unsynced_bytes()),
             undelayed: self.undelayed(),
+            unlogged: self.unlogged(),
         }
     }
 

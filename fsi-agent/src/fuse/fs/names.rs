@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Statx};
 use rustix::io::Errno;
 
+use super::gone::is_open;
 use super::{Ask, Call, Interposer, On, Outcome, Way};
 use crate::fuse::node::{Node, STATX, number_of};
 use crate::fuse::under_way::Past;
@@ -115,23 +116,16 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let before = way.under.before(|| (inode(at, name), 0));
                 match caller::making(call.uid, call.gid, umask, || make(at)) {
-                    Err(Errno::EXIST) if self.made_since(at, name, &way.past()) => {}
+                    // The server that was killed had made it.
+                    Err(Errno::EXIST) if before.begun && before.name == 0 => {}
                     made => made?,
                 }
                 self.entry(&directory, name, way)
             },
             answer,
         );
-    }
-
-    /// Whether a name was made by a server that had begun this very request.
-    pub(super) fn made_since(&self, at: BorrowedFd<'_>, name: &[u8], past: &Option<Past>) -> bool {
-        let Some(past) = past else { return false };
-        let Ok(stat) = rustix::fs::statx(at, name, AtFlags::SYMLINK_NOFOLLOW, STATX) else { return false };
-        let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
-        // The file system's clock ticks coarsely.
-        born + 20_000_000 >= i128::from(past.began_unix_ns)
     }
 
     pub fn link<A>(self: &Arc<Self>, call: Call, number: u64, parent: u64, name: &[u8], answer: A)
@@ -146,8 +140,9 @@ impl Interposer {
                 let directory = self.nodes.get(parent)?;
                 let node = self.nodes.get(number)?;
                 let at = self.nodes.file(&directory)?;
+                let before = way.under.before(|| (inode(at, name), 0));
                 match rustix::fs::linkat(self.nodes.file(&node)?, "", at, name, AtFlags::EMPTY_PATH) {
-                    Err(Errno::EXIST) if way.past().is_some() && inode(at, name) == number => {}
+                    Err(Errno::EXIST) if before.begun && before.name == 0 && inode(at, name) == number => {}
                     linked => linked?,
                 }
                 self.nodes.record(&node).set_nameless(false);
@@ -182,15 +177,16 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
-                let gone = inode(at, name);
-                way.under.before(gone, 0);
+                let before = way.under.before(|| (inode(at, name), 0));
+                let gone = before.name;
                 self.keep_open(gone);
-                match rustix::fs::unlinkat(at, name, flags) {
-                    // The server that was killed had removed it.
-                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => {}
-                    removed => removed?,
+                self.loses_a_name(way, gone);
+                // Done by the server that was killed: the name stands for it no more.
+                let done = before.begun && gone != 0 && inode(at, name) != gone;
+                if !done {
+                    rustix::fs::unlinkat(at, name, flags)?;
                 }
-                self.nodes.get(gone).ok().inspect(|node| self.has_ended(node));
+                self.lost_a_name(way, gone);
                 Ok(())
             },
             answer,
@@ -200,11 +196,7 @@ impl Interposer {
     /// An object is about to lose a name, perhaps its last: while it is open, its bytes must outlive this server.
     fn keep_open(&self, number: u64) {
         let Ok(node) = self.nodes.get(number) else { return };
-        let open = {
-            let io = node.io();
-            io.passthrough + io.direct > 0
-        };
-        if !open {
+        if !is_open(&node) {
             return;
         }
         if let Ok(file) = self.nodes.file(&node) {
@@ -236,18 +228,15 @@ impl Interposer {
                 let from = self.nodes.get(parent)?;
                 let to = self.nodes.get(new_parent)?;
                 let (from_at, to_at) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
-                let (moved, replaced) = match way.past() {
-                    Some(past) if past.before != 0 => (past.before, past.before_target),
-                    Some(_) | None => (inode(from_at, name), inode(to_at, new_name)),
-                };
+                let before = way.under.before(|| (inode(from_at, name), inode(to_at, new_name)));
+                let (moved, replaced) = (before.name, before.target);
                 // Done by the server that was killed: the new name stands for what the old one stood for.
-                let done = way.past().is_some_and(|past| past.before != 0)
-                    && inode(to_at, new_name) == moved
-                    && inode(from_at, name) != moved;
-                way.under.before(moved, replaced);
+                let done =
+                    before.begun && moved != 0 && inode(to_at, new_name) == moved && inode(from_at, name) != moved;
                 let exchange = flags.contains(RenameFlags::EXCHANGE);
                 if replaced != moved && !exchange {
                     self.keep_open(replaced);
+                    self.loses_a_name(way, replaced);
                 }
                 if !done {
                     rustix::fs::renameat_with(from_at, name, to_at, new_name, flags)?;
@@ -256,7 +245,7 @@ impl Interposer {
                 if exchange {
                     self.nodes.moved(replaced, parent, name);
                 } else if replaced != moved {
-                    self.nodes.get(replaced).ok().inspect(|node| self.has_ended(node));
+                    self.lost_a_name(way, replaced);
                 }
                 Ok(())
             },
@@ -266,6 +255,6 @@ impl Interposer {
 }
 
 /// Inode number that a name stands for, as a node's number; 0 for none.
-fn inode(at: BorrowedFd<'_>, name: &[u8]) -> u64 {
+pub(super) fn inode(at: BorrowedFd<'_>, name: &[u8]) -> u64 {
     rustix::fs::statx(at, name, AtFlags::SYMLINK_NOFOLLOW, STATX).map_or(0, |stat| number_of(&stat))
 }

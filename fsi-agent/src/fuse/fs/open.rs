@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
+use super::names::inode;
 use super::{Ask, Call, DATA, Interposer, On, Outcome, Way};
 use crate::fuse::keeper_link::Keeper;
 use crate::fuse::node::{Node, STATX};
@@ -125,6 +126,7 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let before = way.under.before(|| (inode(at, name), 0));
                 let exclusive = flags & OFlags::EXCL;
                 let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let make = |exclusive: OFlags| {
@@ -142,7 +144,7 @@ impl Interposer {
                 match made {
                     Ok(made) => drop(made),
                     // An earlier server made it, and was killed before it could say so.
-                    Err(Errno::EXIST) if way.past().is_some() && self.made_since(at, name, &way.past()) => {}
+                    Err(Errno::EXIST) if before.begun && before.name == 0 => {}
                     // A file that exists already and that we may not write: opening it is what counts.
                     Err(Errno::ACCESS | Errno::ISDIR | Errno::NXIO) if exclusive.is_empty() => {}
                     Err(error) => return Err(error),

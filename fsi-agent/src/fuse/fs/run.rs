@@ -14,7 +14,7 @@ use crate::fuse::gate::{Gate, Passed, Passing};
 use crate::fuse::hold::Waited;
 use crate::fuse::report::Throttled;
 use crate::fuse::state::Word;
-use crate::fuse::under_way::Guard;
+use crate::fuse::under_way::{Guard, Logged};
 use crate::rules::decision::{Decision, Effect, Fault, FaultEntry, FaultKind, Request};
 use crate::rules::engine::Decider;
 
@@ -40,7 +40,7 @@ impl Interposer {
         W: FnOnce(&Way<'_>) -> Result<T, Errno>,
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
-        let under = self.under_way.begin(call.unique, self.clock);
+        let under = self.under_way.begin(call.unique);
         let armed = self.armed();
         let paused = self.state.word(Word::Paused).load(Ordering::Relaxed) != 0;
         let decider = armed.decider.as_deref().filter(|_| !paused && armed.any.contains(ask.op));
@@ -70,10 +70,9 @@ impl Interposer {
             _ if paid == Some(false) => Err(Errno::AGAIN),
             _ => work(&way),
         };
-        let refused = way.refused.get();
         let backing_ns = clock::monotonic_ns().saturating_sub(work_ns);
         let bytes = result.as_ref().map_or(0, Outcome::bytes);
-        let faults = self.record(call, ask, &decision, refused, &paths, bytes);
+        let faults = self.record(call, ask, &way, &paths, bytes);
         if decision.effect == Effect::Abort {
             self.device.abort();
         }
@@ -187,24 +186,29 @@ impl Interposer {
         Paths { path: path.into(), target }
     }
 
-    /// Writes down what was injected.
-    fn record(
-        &self,
-        call: Call,
-        ask: &Ask<'_>,
-        decision: &Decision,
-        refused: Option<i32>,
-        paths: &Paths,
-        done: u64,
-    ) -> Vec<FaultEntry> {
-        let full = refused.map(|errno| Fault {
+    /// Writes down what was injected: once, also where an earlier server did so and was killed before the answer.
+    fn record(&self, call: Call, ask: &Ask<'_>, way: &Way<'_>, paths: &Paths, done: u64) -> Vec<FaultEntry> {
+        let Way { decision, under, armed: _, refused } = way;
+        let full = refused.get().map(|errno| Fault {
             rule: CAPACITY_RULE.into(),
             kind: FaultKind::Capacity,
             errno: Some(errno),
             delay: Duration::ZERO,
         });
-        let entry = |fault: &Fault| FaultEntry {
-            sequence: self.state.word(Word::Faults).fetch_add(1, Ordering::AcqRel) + 1,
+        let faults: Vec<_> = decision.faults.iter().chain(&full).collect();
+        if faults.is_empty() {
+            return Vec::new();
+        }
+        let before = way.past().and_then(|past| past.logged);
+        let known = before.map_or(0, |before| before.count.min(faults.len() as u64));
+        let count = faults.len() as u64 - known;
+        let new = self.state.word(Word::Faults).fetch_add(count, Ordering::AcqRel) + 1;
+        let first = before.map_or(new, |before| before.first);
+        if before.is_none() {
+            under.logs(Logged { first, count });
+        }
+        let entry = |(index, fault): (u64, &Fault)| FaultEntry {
+            sequence: if index < known { first + index } else { new + (index - known) },
             unix_ns: self.clock.unix_ns(clock::monotonic_ns()),
             fault: fault.clone(),
             op: ask.op,
@@ -218,9 +222,12 @@ impl Interposer {
             done,
             effect: decision.effect.clone(),
         };
-        let entries: Vec<FaultEntry> = decision.faults.iter().chain(&full).map(entry).collect();
-        for entry in &entries {
-            self.log().push(entry.clone());
+        let entries: Vec<FaultEntry> = (0..).zip(faults).map(entry).collect();
+        let mut log = self.log();
+        for (index, entry) in (0..).zip(&entries) {
+            if index >= known || !log.has(entry.sequence) {
+                log.push(entry.clone());
+            }
         }
         entries
     }

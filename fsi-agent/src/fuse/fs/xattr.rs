@@ -59,11 +59,13 @@ impl Interposer {
             |way| {
                 let node = self.nodes.get(number)?;
                 let path = object_path(self.nodes.file(&node)?);
-                let set = || rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags));
+                let flags = XattrFlags::from_bits_retain(flags);
+                let before = flags.contains(XattrFlags::CREATE).then(|| way.under.before(|| (there(&path, name), 0)));
+                let set = || rustix::fs::setxattr(&path, name, value, flags);
                 // An access list sets the mode, and with it takes the setgid bit from whoever chmod would take it from.
                 match if name == ACCESS_LIST { self.for_caller(call, &node, set) } else { set() } {
                     // The server that was killed had set it.
-                    Err(Errno::EXIST) if way.past().is_some() => Ok(()),
+                    Err(Errno::EXIST) if before.is_some_and(|before| before.begun && before.name == 0) => Ok(()),
                     done => done,
                 }
             },
@@ -78,9 +80,13 @@ impl Interposer {
         self.run(
             call,
             &Ask::new(Op::Removexattr, On::Node(number)),
-            |way| match rustix::fs::removexattr(self.object(number)?, name) {
-                Err(Errno::NODATA) if way.past().is_some() => Ok(()),
-                removed => removed,
+            |way| {
+                let path = self.object(number)?;
+                let before = way.under.before(|| (there(&path, name), 0));
+                match rustix::fs::removexattr(&path, name) {
+                    Err(Errno::NODATA) if before.begun && before.name != 0 => Ok(()),
+                    removed => removed,
+                }
             },
             answer,
         );
@@ -90,4 +96,9 @@ impl Interposer {
         let node = self.nodes.get(number)?;
         Ok(object_path(self.nodes.file(&node)?))
     }
+}
+
+/// 1 where the object has that attribute, 0 where not.
+fn there(path: &str, name: &[u8]) -> u64 {
+    u64::from(rustix::fs::getxattr(path, name, &mut [0_u8; 0][..]).is_ok())
 }
