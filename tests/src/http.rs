@@ -6,11 +6,22 @@ use std::net::{Ipv4Addr, TcpStream};
 /// The body of a page on loopback, which must be there.
 #[must_use]
 pub fn get(port: u16, path: &str) -> String {
+    let (head, body) = ask(port, path);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    body
+}
+
+/// Whether a page on loopback says 200.
+#[must_use]
+pub fn is_well(port: u16, path: &str) -> bool {
+    ask(port, path).0.starts_with("HTTP/1.1 200")
+}
+
+fn ask(port: u16, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("somebody listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it takes a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers in text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    body.to_owned()
+    (head.to_owned(), body.to_owned())
 }

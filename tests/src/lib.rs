@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
+pub mod agent;
 pub mod cgroup;
 pub mod collector;
 pub mod conformance;

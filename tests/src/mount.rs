@@ -20,6 +20,8 @@ const MARK: &str = "FSI_TEST_MOUNT";
 pub struct Mount {
     directory: TempDir,
     options: Vec<String>,
+    /// Where its control socket is, and the agent's; none: the usual place.
+    run: Option<PathBuf>,
 }
 
 /// One that answers.
@@ -43,7 +45,7 @@ impl Mount {
         for name in ["source", "target"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
         }
-        Self { directory, options: Vec::new() }
+        Self { directory, options: Vec::new(), run: None }
     }
 
     /// With these rules.
@@ -59,6 +61,13 @@ impl Mount {
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
+        self
+    }
+
+    /// With another `$FSI_RUN_DIR`.
+    #[must_use]
+    pub fn run_in(mut self, run: PathBuf) -> Self {
+        self.run = Some(run);
         self
     }
 
@@ -85,11 +94,25 @@ impl Mount {
         self.directory.path().join("faults.jsonl")
     }
 
+    fn command(&self) -> Command {
+        let mut command = self.fsi("mount");
+        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        command
+    }
+
+    /// `fsi` with a command about this mount.
+    fn fsi(&self, command: &str) -> Command {
+        let mut command = fsi([command]);
+        if let Some(run) = &self.run {
+            command.env("FSI_RUN_DIR", run);
+        }
+        command
+    }
+
     /// `fsi mount`, which returns when the mount answers.
     #[must_use]
     pub fn mount(self) -> Mounted {
-        let mut command = fsi(["mount"]);
-        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        let mut command = self.command();
         let mounted = Mounted { mount: self };
         succeed(&mut command);
         assert!(is_mounted(&mounted.target()), "fsi mount said that it is done");
@@ -99,8 +122,7 @@ impl Mount {
     /// `fsi mount` that is refused; what it said.
     #[must_use]
     pub fn refused(&self) -> Output {
-        let mut command = fsi(["mount"]);
-        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        let mut command = self.command();
         let output = output(&mut command);
         assert!(!output.status.success(), "{command:?}");
         assert!(!is_mounted(&self.target()), "refused and mounted");
@@ -123,7 +145,7 @@ impl Mounted {
 
     /// `fsi ctl TARGET ...`, which must succeed; what it answered.
     pub fn ctl<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> String {
-        text(&succeed(fsi(["ctl"]).arg(self.target()).args(arguments)).stdout)
+        text(&succeed(self.mount.fsi("ctl").arg(self.target()).args(arguments)).stdout)
     }
 
     /// The log of injected faults.
@@ -161,16 +183,13 @@ impl Mounted {
     /// `fsi umount`, as it ends.
     #[must_use]
     pub fn try_unmount(&self) -> Output {
-        output(fsi(["umount"]).arg(self.target()))
+        output(self.mount.fsi("umount").arg(self.target()))
     }
 
     /// Unmounts, and mounts the same again.
     pub fn remount(&self) {
         self.unmount();
-        let mount = &self.mount;
-        let mut command = fsi(["mount"]);
-        command.args(&mount.options).arg(mount.source()).arg(mount.target()).env(MARK, mount.target());
-        succeed(&mut command);
+        succeed(&mut self.mount.command());
     }
 
     fn unmount(&self) {

@@ -18,6 +18,15 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// 2 is an error.
     pub status: u64,
+    pub events: Vec<Event>,
+}
+
+/// Something at one moment of a span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub name: String,
+    pub at_ns: u64,
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl Span {
@@ -113,7 +122,6 @@ fn array(value: &Value) -> &[Value] {
 
 fn span(value: &Value) -> Span {
     let word = |key: &str| value[key].as_str().unwrap_or("").to_owned();
-    let attributes = array(&value["attributes"]);
     Span {
         trace: word("traceId"),
         id: word("spanId"),
@@ -121,9 +129,18 @@ fn span(value: &Value) -> Span {
         name: word("name"),
         start_ns: nanoseconds(&value["startTimeUnixNano"]),
         end_ns: nanoseconds(&value["endTimeUnixNano"]),
-        attributes: attributes.iter().map(|pair| (text(&pair["key"]), any_value(&pair["value"]))).collect(),
+        attributes: attributes(value),
         status: value["status"]["code"].as_u64().unwrap_or(0),
+        events: array(&value["events"]).iter().map(event).collect(),
     }
+}
+
+fn event(value: &Value) -> Event {
+    Event { name: text(&value["name"]), at_ns: nanoseconds(&value["timeUnixNano"]), attributes: attributes(value) }
+}
+
+fn attributes(value: &Value) -> BTreeMap<String, String> {
+    array(&value["attributes"]).iter().map(|pair| (text(&pair["key"]), any_value(&pair["value"]))).collect()
 }
 
 fn nanoseconds(value: &Value) -> u64 {
