@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,8 @@ fn each_is_known(hierarchy: &Path) {
     for life in short_lived {
         life.join().expect("it ends");
     }
-    for (id, name) in ids {
+    for (id, name) in &ids {
+        let id = *id;
         // The news of the last ones may still be on their way.
         eventually("the cgroup is known", || attribution.of_cgroup(id).is_some());
         let identity = attribution.of_cgroup(id).expect("it is known");
@@ -61,7 +63,19 @@ fn each_is_known(hierarchy: &Path) {
         assert_eq!(identity.pod_uid.as_deref(), Some(UID));
     }
     assert_eq!(attribution.counters().get(Counter::CgroupsGone), 0, "none was gone before it was known");
+    assert!(ids.iter().any(|(id, _)| watched().contains(id)), "each has a watch of the kernel's");
     drop(long_lived);
+    eventually("no watch outlives its cgroup", || ids.iter().all(|(id, _)| !watched().contains(id)));
+}
+
+/// The inodes that this process watches.
+fn watched() -> HashSet<u64> {
+    let all = fs::read_dir("/proc/self/fdinfo").expect("it is there").flatten();
+    let texts: Vec<_> = all.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+    let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("inotify "));
+    let inode =
+        |line: &str| u64::from_str_radix(line.split(' ').find_map(|field| field.strip_prefix("ino:"))?, 16).ok();
+    lines.filter_map(inode).collect()
 }
 
 #[test]

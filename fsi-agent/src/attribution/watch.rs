@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -152,6 +153,8 @@ struct Tree {
     root: PathBuf,
     most: usize,
     watched: HashMap<i32, Cgroup>,
+    /// The watches by the paths of their cgroups.
+    watches: HashMap<Arc<str>, i32>,
     cgroups: Arc<Cgroups>,
     counters: Arc<Counters>,
 }
@@ -159,6 +162,8 @@ struct Tree {
 /// What one piece of news says.
 enum News {
     Created(i32, String),
+    /// Said by the parent's watch. The end of a cgroup does not end its own watch, unlike that of any other directory.
+    Removed(i32, String),
     Ended(i32),
     Lost,
 }
@@ -167,10 +172,11 @@ impl Tree {
     /// Watches the whole hierarchy and learns what is in it.
     fn watch(cgroups: &Arc<Cgroups>, counters: &Arc<Counters>) -> Option<Self> {
         let root = cgroups.hierarchy()?.to_owned();
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+        let inotify = new_inotify().ok()?;
         let most = MAX_WATCHES.min(limit() / SHARE_OF_LIMIT);
         let (cgroups, counters) = (Arc::clone(cgroups), Arc::clone(counters));
-        let mut tree = Self { inotify, root, most, watched: HashMap::new(), cgroups, counters };
+        let mut tree =
+            Self { inotify, root, most, watched: HashMap::new(), watches: HashMap::new(), cgroups, counters };
         tree.add_all();
         Some(tree)
     }
@@ -185,7 +191,7 @@ impl Tree {
         let Ok(metadata) = fs::metadata(path) else { return };
         self.cgroups.learn([(metadata.ino(), cgroup.clone())]);
         match self.add_watch(path) {
-            Ok(watch) => drop(self.watched.insert(watch, cgroup.clone())),
+            Ok(watch) => self.keep(watch, &cgroup),
             // It is gone again, and with it what was in it.
             Err(Errno::NOENT) => return,
             Err(_) => self.counters.add(Counter::CgroupsUnwatched, 1),
@@ -204,7 +210,22 @@ impl Tree {
         if self.watched.len() >= self.most {
             return Err(Errno::NOSPC);
         }
-        inotify::add_watch(&self.inotify, path, WatchFlags::CREATE | WatchFlags::ONLYDIR)
+        inotify::add_watch(&self.inotify, path, WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR)
+    }
+
+    /// In the place of that of an earlier cgroup of the same path.
+    fn keep(&mut self, watch: i32, cgroup: &Cgroup) {
+        self.watched.insert(watch, cgroup.clone());
+        let before = self.watches.insert(Arc::clone(&cgroup.path), watch);
+        if let Some(before) = before.filter(|before| *before != watch) {
+            self.end(before);
+        }
+    }
+
+    fn end(&mut self, watch: i32) {
+        self.watched.remove(&watch);
+        // The kernel may have ended it by itself.
+        inotify::remove_watch(&self.inotify, watch).ok();
     }
 
     /// Takes in all news there are.
@@ -215,7 +236,9 @@ impl Tree {
                 return;
             }
             for news in news {
-                self.take(news);
+                if self.take(news).is_break() {
+                    break;
+                }
             }
         }
     }
@@ -230,7 +253,9 @@ impl Tree {
             } else if kind.contains(ReadFlags::IGNORED) {
                 news.push(News::Ended(event.wd()));
             } else if let (true, Some(name)) = (kind.contains(ReadFlags::ISDIR), name) {
-                news.push(News::Created(event.wd(), name.to_string_lossy().into_owned()));
+                let name = name.to_string_lossy().into_owned();
+                let is_new = kind.contains(ReadFlags::CREATE);
+                news.push(if is_new { News::Created(event.wd(), name) } else { News::Removed(event.wd(), name) });
             }
             if reader.is_buffer_empty() {
                 break;
@@ -239,22 +264,58 @@ impl Tree {
         news
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, news: News) -> ControlFlow<()> {
         match news {
             News::Created(parent, name) => {
-                let Some(parent) = self.watched.get(&parent) else { return };
-                let cgroup = parent.child(&name);
-                let path = self.root.join(cgroup.path.trim_start_matches('/'));
-                let depth = cgroup.path.matches('/').count();
-                self.add(&path, cgroup, depth);
+                if let Some((path, cgroup)) = self.child(parent, &name) {
+                    let depth = cgroup.path.matches('/').count();
+                    self.add(&path, cgroup, depth);
+                }
             }
-            News::Ended(watch) => drop(self.watched.remove(&watch)),
+            News::Removed(parent, name) => {
+                // If it exists, it is another of the same path, of which there is news as well.
+                if let Some((path, cgroup)) = self.child(parent, &name)
+                    && !path.exists()
+                    && let Some(watch) = self.watches.remove(&cgroup.path)
+                {
+                    self.end(watch);
+                }
+            }
+            News::Ended(watch) => {
+                if let Some(cgroup) = self.watched.remove(&watch)
+                    && self.watches.get(&cgroup.path) == Some(&watch)
+                {
+                    self.watches.remove(&cgroup.path);
+                }
+            }
+            // What was told before the new watches means nothing to them.
             News::Lost => {
-                self.counters.add(Counter::CgroupNewsLost, 1);
-                self.add_all();
+                self.begin_again();
+                return ControlFlow::Break(());
             }
         }
+        ControlFlow::Continue(())
     }
+
+    fn child(&self, parent: i32, name: &str) -> Option<(PathBuf, Cgroup)> {
+        let cgroup = self.watched.get(&parent)?.child(name);
+        Some((self.root.join(cgroup.path.trim_start_matches('/')), cgroup))
+    }
+
+    /// After news were lost: of which cgroups, nobody knows, so every watch is made anew.
+    fn begin_again(&mut self) {
+        self.counters.add(Counter::CgroupNewsLost, 1);
+        if let Ok(inotify) = new_inotify() {
+            self.inotify = inotify;
+            self.watched.clear();
+            self.watches.clear();
+        }
+        self.add_all();
+    }
+}
+
+fn new_inotify() -> Result<OwnedFd, Errno> {
+    inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
 }
 
 /// How many watches the kernel grants a user.
@@ -264,96 +325,4 @@ fn limit() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Waits until news was read.
-    fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-        let tries = 500;
-        assert!(
-            (0..tries).any(|_| is() || {
-                thread::sleep(std::time::Duration::from_millis(10));
-                false
-            }),
-            "{what}"
-        );
-    }
-
-    fn watch(root: &Path) -> (Arc<Cgroups>, Arc<Counters>, CgroupWatch) {
-        let counters = Arc::<Counters>::default();
-        let cgroups = Arc::new(Cgroups::below(Some(root.to_owned()), Arc::clone(&counters)));
-        let watch = CgroupWatch::start(Arc::clone(&cgroups), Arc::clone(&counters)).unwrap();
-        (cgroups, counters, watch)
-    }
-
-    fn id(path: &Path) -> u64 {
-        fs::metadata(path).unwrap().ino()
-    }
-
-    #[test]
-    fn a_new_one_is_known_without_being_asked_for_and_after_its_end() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("old")).unwrap();
-        let (cgroups, counters, _watch) = watch(root.path());
-        assert_eq!(&*cgroups.known(id(&root.path().join("old"))).unwrap().path, "/old");
-        let deep = root.path().join("old/new/deep/deeper");
-        fs::create_dir_all(&deep).unwrap();
-        let ids = [id(&deep), id(deep.parent().unwrap())];
-        eventually("both are known", || ids.iter().all(|id| cgroups.known(*id).is_some()));
-        assert_eq!(&*cgroups.known(ids[0]).unwrap().path, "/old/new/deep/deeper");
-        fs::remove_dir_all(root.path().join("old")).unwrap();
-        fs::create_dir(root.path().join("next")).unwrap();
-        let next = id(&root.path().join("next"));
-        eventually("the next is known", || cgroups.known(next).is_some());
-        assert!(cgroups.known(ids[0]).is_some());
-        assert_eq!(counters.get(Counter::Walks), 0);
-    }
-
-    #[test]
-    fn what_is_not_watched_is_sought_when_somebody_asks() {
-        let root = tempfile::tempdir().unwrap();
-        let (cgroups, counters) =
-            (Arc::new(Cgroups::below(Some(root.path().to_owned()), Arc::default())), Arc::default());
-        let mut tree = Tree::watch(&cgroups, &counters).unwrap();
-        tree.most = 1;
-        fs::create_dir_all(root.path().join("a/b")).unwrap();
-        tree.read(&mut vec![MaybeUninit::uninit(); NEWS_BYTES]);
-        assert_eq!(counters.get(Counter::CgroupsUnwatched), 2, "a and b");
-        let wake = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        let sought =
-            Sought { cgroups, ids: Mutex::default(), wake, over: AtomicBool::default(), counters: Arc::default() };
-        fs::create_dir(root.path().join("a/c")).unwrap();
-        let id = id(&root.path().join("a/c"));
-        assert_eq!(sought.cgroup(id), None, "asking does not walk");
-        sought.seek();
-        assert_eq!(&*sought.cgroup(id).unwrap().path, "/a/c");
-        assert!(!sought.is_seeking());
-        for unknown in 0..2000 {
-            assert_eq!(sought.cgroup(u64::MAX - unknown), None);
-        }
-        assert_eq!(sought.counters.get(Counter::CgroupsNotSought), 2000 - MAX_SOUGHT as u64);
-    }
-
-    #[test]
-    fn lost_news_are_made_up_for() {
-        // In memory, for it is many.
-        let root = tempfile::tempdir_in("/dev/shm").unwrap();
-        let (cgroups, counters) =
-            (Arc::new(Cgroups::below(Some(root.path().to_owned()), Arc::default())), Arc::default());
-        let mut tree = Tree::watch(&cgroups, &counters).unwrap();
-        // So many that the queue of the kernel overflows.
-        let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
-        let queue: usize = queue.trim().parse().unwrap();
-        for round in 0..=queue {
-            let path = root.path().join(round.to_string());
-            fs::create_dir(&path).unwrap();
-            if round < queue {
-                fs::remove_dir(&path).unwrap();
-            }
-        }
-        let last = id(&root.path().join(queue.to_string()));
-        tree.read(&mut vec![MaybeUninit::uninit(); NEWS_BYTES]);
-        assert_eq!(counters.get(Counter::CgroupNewsLost), 1);
-        assert!(cgroups.known(last).is_some());
-    }
-}
+mod tests;
