@@ -54,9 +54,16 @@ impl Collector {
     /// Started, and listening on these ports.
     #[must_use]
     pub fn start_at(program: &Path, grpc: u16, http: u16) -> Self {
+        Self::start_with(program, grpc, http, "")
+    }
+
+    /// The same, with more settings of both receivers, each after a comma.
+    #[must_use]
+    pub fn start_with(program: &Path, grpc: u16, http: u16, receiver: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = directory.path().join("config.yaml");
-        fs::write(&config, configuration(grpc, http, &directory.path().display().to_string())).expect("a file");
+        fs::write(&config, configuration(grpc, http, receiver, &directory.path().display().to_string()))
+            .expect("a file");
         let mut command = Command::new(program);
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         let log = fs::File::create(directory.path().join("log")).expect("a file");
@@ -102,9 +109,9 @@ impl Drop for Collector {
     }
 }
 
-fn configuration(grpc: u16, http: u16, directory: &str) -> String {
+fn configuration(grpc: u16, http: u16, receiver: &str, directory: &str) -> String {
     format!(
-        "receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: '127.0.0.1:{grpc}' }}, http: {{ endpoint: '127.0.0.1:{http}' }} }} }} }}
+        "receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: '127.0.0.1:{grpc}'{receiver} }}, http: {{ endpoint: '127.0.0.1:{http}'{receiver} }} }} }} }}
 exporters: {{ file/spans: {{ path: '{directory}/spans' }}, file/metrics: {{ path: '{directory}/metrics' }} }}
 service:
   telemetry: {{ metrics: {{ level: none }} }}

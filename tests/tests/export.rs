@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use fsi_agent::telemetry::containers::{ContainerNames, NoContainers};
 use fsi_agent::telemetry::export::{EndpointReport, Endpoints, EndpointsHandle, Gather, families};
 use fsi_tests::collector::{Collector, free_port, program};
 use fsi_tests::eventually::eventually;
-use fsi_tests::need;
+use fsi_tests::fsi::succeed;
+use fsi_tests::need::{self, Need, has};
 use fsi_tests::spans::Spans;
 use tempfile::tempdir;
 
@@ -149,4 +151,48 @@ fn metrics_arrive_with_their_numbers() {
     ] {
         assert!(text.contains(expected), "no {expected} in {}", &text[..text.len().min(3000)]);
     }
+}
+
+/// An authority; a server's and a client's certificate from it; and an authority that vouches for neither.
+const CERTIFICATES: &str = "
+for name in authority stranger; do
+  openssl req -x509 -newkey rsa:2048 -nodes -keyout $name.key -out $name.pem -days 2 -subj /CN=$name
+done
+printf 'subjectAltName=DNS:localhost\\nbasicConstraints=CA:FALSE\\n' > extensions
+for name in server client; do
+  openssl req -newkey rsa:2048 -nodes -keyout $name.key -out request -subj /CN=$name
+  openssl x509 -req -in request -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile extensions -out $name.pem
+done
+";
+
+#[test]
+fn certificates_are_checked_and_shown() {
+    let Some(program) = collector() else { return };
+    if !has(&[Need::Program("openssl")]) {
+        return;
+    }
+    let directory = tempdir().expect("a directory");
+    succeed(Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(directory.path()));
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (certificate, key, authority) = (file("server.pem"), file("server.key"), file("authority.pem"));
+    let tls = format!(", tls: {{ cert_file: {certificate}, key_file: {key}, client_ca_file: {authority} }}");
+    let (grpc, http) = (free_port(), free_port());
+    let collector = Collector::start_with(&program, grpc, http, &tls);
+    let identity = format!("cert_file: {}, key_file: {}", file("client.pem"), file("client.key"));
+    let send_with = |url: &str, tls: &str| {
+        let (mut sink, handle) =
+            start(&format!("version: 1\notlp: [{{ url: '{url}', deadline: 2s, tls: {{ {tls} }} }}]"));
+        send(&mut sink, 1..11);
+        let spans = handle.flush(PATIENCE).remove(0).spans.expect("it gets spans");
+        assert_eq!(spans.exported + spans.lost(), 10);
+        spans.exported
+    };
+    for url in [format!("grpcs://localhost:{grpc}"), format!("https://localhost:{http}")] {
+        let (ours, stranger) = (format!("ca_file: {authority}"), format!("ca_file: {}", file("stranger.pem")));
+        assert_eq!(send_with(&url, &format!("{ours}, {identity}")), 10, "{url}");
+        assert_eq!(send_with(&url, &ours), 0, "{url} without a certificate of ours");
+        assert_eq!(send_with(&url, &format!("{stranger}, {identity}")), 0, "{url} with an authority that is another");
+        assert_eq!(send_with(&url, &identity), 0, "{url} with the authorities of the machine");
+    }
+    assert_eq!(collector.received().0.all.len(), 20);
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::*;
-use crate::span::{FileSpan, OpSpan, ProcessSpan, Span, SpanBody};
+use crate::span::{Above, FileSpan, OpSpan, ProcessSpan, Span, SpanBody};
 
 #[derive(Default)]
 struct Collected(Vec<Arc<Span>>);
@@ -181,7 +181,10 @@ fn a_file_is_under_its_process_and_operations_are_under_the_file() {
     assert_eq!(process.parent, None);
     assert_eq!(process_of(&process).exit_code, Some(0));
     assert_eq!((file.trace, file.parent), (process.trace, Some(process.id)));
+    assert_eq!(process.above, Above::Nothing);
+    assert_eq!(file.above, Above::Process { start_unix_ns: process.start_unix_ns });
     for op in [&open, &read, &close] {
+        assert_eq!(op.above, Above::File { start_unix_ns: file.start_unix_ns });
         assert_eq!((op.trace, op.parent), (process.trace, Some(file.id)));
         assert_eq!(path_of(op), (&b"/data/f"[..], PathState::Resolved));
         assert_eq!((op_of(op).ino, op_of(op).dev), (70, 8 << 20));
@@ -207,6 +210,7 @@ fn children_are_under_their_parents_and_strangers_are_roots() {
     let spans = harness.finish(200);
     let [parent, child, stranger] = spans.as_slice() else { panic!("{spans:?}") };
     assert_eq!((child.trace, child.parent), (parent.trace, Some(parent.id)));
+    assert_eq!(child.above, Above::Process { start_unix_ns: parent.start_unix_ns });
     assert_ne!(stranger.trace, parent.trace);
     assert_eq!(stranger.parent, None);
 }
