@@ -109,7 +109,7 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
     }
     let Some(collector) = program() else { return skip("no collector; `cargo xtask setup` builds one") };
     let collector = Collector::start(&collector);
-    let agent = quiet(&format!("otlp: [ {{ url: 'http://127.0.0.1:{}' }} ]\n", collector.grpc));
+    let agent = quiet(&format!("otlp: [ {{ url: 'grpc://127.0.0.1:{}' }} ]\n", collector.grpc));
     let mounted = reports_to(&agent, RULES);
     let directory = mounted.target();
     let diaries: Vec<_> = thread::scope(|scope| {
