@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
-use crate::fsi::{fsi, output, succeed, text};
+use crate::fsi::{binary, fsi, output, succeed, text, wrapped};
 
 /// Every process of a mount inherits it, whatever becomes of its arguments; the value is the TARGET.
 const MARK: &str = "FSI_TEST_MOUNT";
@@ -20,6 +20,8 @@ const MARK: &str = "FSI_TEST_MOUNT";
 pub struct Mount {
     directory: TempDir,
     options: Vec<String>,
+    /// Runs `fsi` as its last arguments.
+    wrapper: Vec<String>,
 }
 
 /// One that answers.
@@ -43,7 +45,7 @@ impl Mount {
         for name in ["source", "target"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
         }
-        Self { directory, options: Vec::new() }
+        Self { directory, options: Vec::new(), wrapper: Vec::new() }
     }
 
     /// With these rules.
@@ -59,6 +61,13 @@ impl Mount {
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
+        self
+    }
+
+    /// Run by a program that sets something up and then runs its last arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -81,6 +90,19 @@ impl Mount {
         self.directory.path().join("target")
     }
 
+    fn command(&self) -> Command {
+        let mut command = match self.wrapper.split_first() {
+            None => fsi(["mount"]),
+            Some((program, arguments)) => {
+                let mut command = wrapped(program);
+                command.args(arguments).arg(binary()).arg("mount");
+                command
+            }
+        };
+        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        command
+    }
+
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("faults.jsonl")
     }
@@ -88,8 +110,7 @@ impl Mount {
     /// `fsi mount`, which returns when the mount answers.
     #[must_use]
     pub fn mount(self) -> Mounted {
-        let mut command = fsi(["mount"]);
-        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        let mut command = self.command();
         let mounted = Mounted { mount: self };
         succeed(&mut command);
         assert!(is_mounted(&mounted.target()), "fsi mount said that it is done");
@@ -99,8 +120,7 @@ impl Mount {
     /// `fsi mount` that is refused; what it said.
     #[must_use]
     pub fn refused(&self) -> Output {
-        let mut command = fsi(["mount"]);
-        command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
+        let mut command = self.command();
         let output = output(&mut command);
         assert!(!output.status.success(), "{command:?}");
         assert!(!is_mounted(&self.target()), "refused and mounted");
@@ -167,10 +187,7 @@ impl Mounted {
     /// Unmounts, and mounts the same again.
     pub fn remount(&self) {
         self.unmount();
-        let mount = &self.mount;
-        let mut command = fsi(["mount"]);
-        command.args(&mount.options).arg(mount.source()).arg(mount.target()).env(MARK, mount.target());
-        succeed(&mut command);
+        succeed(&mut self.mount.command());
     }
 
     fn unmount(&self) {

@@ -91,7 +91,8 @@ pub(super) fn reopen(nodes: &Nodes, node: &Node, flags: OFlags) -> Result<OwnedF
         | OFlags::NOFOLLOW
         | OFlags::NOCTTY
         | OFlags::PATH;
-    let path = object_path(nodes.file(node)?);
+    let file = nodes.file(node)?;
+    let path = object_path(file.as_fd());
     match rustix::fs::open(&path, (flags - once) | OFlags::CLOEXEC, Mode::empty()) {
         // A file that may only be appended to (`chattr +a`); where it ends is where the kernel has us write.
         Err(Errno::PERM) if flags.contains(OFlags::APPEND) => {
@@ -101,7 +102,7 @@ pub(super) fn reopen(nodes: &Nodes, node: &Node, flags: OFlags) -> Result<OwnedF
     }
 }
 
-/// A path that leads to what a descriptor stands for, whatever it is called.
+/// A path that leads to what a descriptor stands for, whatever it is called, as long as the descriptor is open.
 pub(super) fn object_path(file: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd as _;
     format!("/proc/self/fd/{}", file.as_raw_fd())

@@ -3,7 +3,7 @@
 //! A request that comes a second time may have been done by the server that was killed: then "exists already" and "is not there"
 //! are looked at once more before they become an answer.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,6 +115,7 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 match caller::making(call.uid, call.gid, umask, || make(at)) {
                     Err(Errno::EXIST) if self.made_since(at, name, &way.past()) => {}
                     made => made?,
@@ -146,6 +147,7 @@ impl Interposer {
                 let directory = self.nodes.get(parent)?;
                 let node = self.nodes.get(number)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 match rustix::fs::linkat(self.nodes.file(&node)?, "", at, name, AtFlags::EMPTY_PATH) {
                     Err(Errno::EXIST) if way.past().is_some() && inode(at, name) == number => {}
                     linked => linked?,
@@ -182,6 +184,7 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let gone = inode(at, name);
                 way.under.before(gone, 0);
                 self.keep_open(gone);
@@ -200,6 +203,8 @@ impl Interposer {
     /// An object is about to lose a name, perhaps its last: while it is open, its bytes must outlive this server.
     fn keep_open(&self, number: u64) {
         let Ok(node) = self.nodes.get(number) else { return };
+        // Its handle leads nowhere once it has no name.
+        let Ok(file) = self.nodes.kept(&node) else { return };
         let open = {
             let io = node.io();
             io.passthrough + io.direct > 0
@@ -207,11 +212,9 @@ impl Interposer {
         if !open {
             return;
         }
-        if let Ok(file) = self.nodes.file(&node) {
-            self.nodes.record(&node).set_nameless(true);
-            if let Err(error) = self.keeper.hold(number, file) {
-                tracing::error!(%error, "an open file without a name would not outlive this server");
-            }
+        self.nodes.record(&node).set_nameless(true);
+        if let Err(error) = self.keeper.hold(number, file) {
+            tracing::error!(%error, "an open file without a name would not outlive this server");
         }
     }
 
@@ -235,7 +238,8 @@ impl Interposer {
             |way| {
                 let from = self.nodes.get(parent)?;
                 let to = self.nodes.get(new_parent)?;
-                let (from_at, to_at) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
+                let (from_file, to_file) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
+                let (from_at, to_at) = (from_file.as_fd(), to_file.as_fd());
                 let (moved, replaced) = match way.past() {
                     Some(past) if past.before != 0 => (past.before, past.before_target),
                     Some(_) | None => (inode(from_at, name), inode(to_at, new_name)),

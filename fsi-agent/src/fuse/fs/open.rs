@@ -65,7 +65,7 @@ impl Interposer {
         let mut io = node.io();
         if io.passthrough == 0 && io.direct == 0 && !concerned && self.device().passthrough() {
             // The kernel opens the backing file itself: what it would refuse must be refused here.
-            match self.device().register(self.nodes.file(node)?) {
+            match self.device().register(self.nodes.file(node)?.as_fd()) {
                 Ok(id) => io.backing = Some(id),
                 Err(error) => tracing::debug!(%error, "a file cannot be opened in passthrough"),
             }
@@ -125,6 +125,7 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let exclusive = flags & OFlags::EXCL;
                 let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let make = |exclusive: OFlags| {

@@ -1,5 +1,6 @@
 //! Extended attributes, POSIX ACLs among them.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
@@ -22,9 +23,8 @@ impl Interposer {
             call,
             &Ask::new(Op::Getxattr, On::Node(number)),
             |_way| {
-                let path = self.object(number)?;
                 let mut value = vec![0; MAX_BYTES];
-                let length = rustix::fs::getxattr(path, name, &mut value[..])?;
+                let length = self.on_object(number, |path| rustix::fs::getxattr(path, name, &mut value[..]))?;
                 value.truncate(length);
                 Ok(value)
             },
@@ -41,7 +41,7 @@ impl Interposer {
             &Ask::new(Op::Listxattr, On::Node(number)),
             |_way| {
                 let mut names = vec![0; MAX_BYTES];
-                let length = rustix::fs::listxattr(self.object(number)?, &mut names[..])?;
+                let length = self.on_object(number, |path| rustix::fs::listxattr(path, &mut names[..]))?;
                 names.truncate(length);
                 Ok(names)
             },
@@ -58,7 +58,8 @@ impl Interposer {
             &Ask::new(Op::Setxattr, On::Node(number)),
             |way| {
                 let node = self.nodes.get(number)?;
-                let path = object_path(self.nodes.file(&node)?);
+                let file = self.nodes.file(&node)?;
+                let path = object_path(file.as_fd());
                 let set = || rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags));
                 // An access list sets the mode, and with it takes the setgid bit from whoever chmod would take it from.
                 match if name == ACCESS_LIST { self.for_caller(call, &node, set) } else { set() } {
@@ -78,7 +79,7 @@ impl Interposer {
         self.run(
             call,
             &Ask::new(Op::Removexattr, On::Node(number)),
-            |way| match rustix::fs::removexattr(self.object(number)?, name) {
+            |way| match self.on_object(number, |path| rustix::fs::removexattr(path, name)) {
                 Err(Errno::NODATA) if way.past().is_some() => Ok(()),
                 removed => removed,
             },
@@ -86,8 +87,10 @@ impl Interposer {
         );
     }
 
-    fn object(&self, number: u64) -> Result<String, Errno> {
+    /// Calls with a path that leads to the object.
+    fn on_object<T>(&self, number: u64, call: impl FnOnce(&str) -> Result<T, Errno>) -> Result<T, Errno> {
         let node = self.nodes.get(number)?;
-        Ok(object_path(self.nodes.file(&node)?))
+        let file = self.nodes.file(&node)?;
+        call(&object_path(file.as_fd()))
     }
 }

@@ -1,0 +1,112 @@
+//! A mount with less than it would like: few descriptors, a file system below that has no handles, many names.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+
+use fsi_tests::mount::{Mount, Mounted};
+use fsi_tests::need::{Need, has};
+
+/// Reads and writes of `concerned*` come to the server, those of other files do not.
+const RULES: &str = "version: 1
+rules:
+  - { name: seen, match: { ops: [read, write], path: 'concerned*' }, when: { after: 24h }, do: { errno: EIO } }
+";
+
+/// Far fewer descriptors than there are files, and no privilege to have more.
+const FEW: [&str; 5] =
+    ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", "prlimit", "--nofile=300:300"];
+const FILES: usize = 1_500;
+
+fn few_descriptors() -> Option<Mounted> {
+    has(&[Need::Mounts, Need::Program("setpriv"), Need::Program("prlimit")])
+        .then(|| Mount::with_rules(RULES).under(&FEW).mount())
+}
+
+fn name(number: usize) -> String {
+    if number.is_multiple_of(2) { format!("concerned-{number}") } else { format!("other-{number}") }
+}
+
+fn numbers(directory: &Path) -> Vec<(String, u64)> {
+    let entry = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.expect("it can be listed");
+        let metadata = entry.metadata().expect("it is there");
+        (entry.file_name().to_string_lossy().into_owned(), metadata.ino())
+    };
+    let mut numbers: Vec<_> = fs::read_dir(directory).expect("it is there").map(entry).collect();
+    numbers.sort();
+    numbers
+}
+
+#[test]
+fn a_server_with_few_descriptors_knows_many_files() {
+    let Some(mounted) = few_descriptors() else { return };
+    let target = mounted.target();
+    for number in 0..FILES {
+        fs::write(target.join(name(number)), number.to_string()).expect("a file");
+    }
+    let before = numbers(&target);
+    assert_eq!(before.len(), FILES);
+    assert_eq!(before, numbers(&mounted.source()), "each is what it is below");
+    let open =
+        |number: usize| OpenOptions::new().read(true).write(true).open(target.join(name(number))).expect("it is there");
+    let held: Vec<_> = (0..60).map(open).collect();
+    let unlinked: Vec<_> = (FILES - 20..FILES)
+        .map(|number| {
+            let file = open(number);
+            fs::remove_file(target.join(name(number))).expect("it can be removed");
+            (number, file)
+        })
+        .collect();
+    let removed = target.join("removed");
+    fs::create_dir(&removed).expect("a directory");
+    for round in 0..2 {
+        for number in 0..FILES - 20 {
+            let read = fs::read_to_string(target.join(name(number))).expect("it can be read");
+            assert_eq!(read, number.to_string(), "round {round}");
+        }
+        let check = |number: usize, file: &File| {
+            let mut bytes = [0; 8];
+            let length = file.read_at(&mut bytes, 0).expect("it is open");
+            assert_eq!(bytes[..length], *number.to_string().as_bytes(), "round {round}");
+            assert_eq!(file.metadata().expect("it is open").len(), length as u64);
+            file.sync_all().expect("it is open");
+        };
+        held.iter().enumerate().for_each(|(number, file)| check(number, file));
+        unlinked.iter().for_each(|(number, file)| check(*number, file));
+        assert_eq!(numbers(&target).len(), FILES - 20 + 1);
+        mounted.kill_server();
+    }
+    for number in 0..FILES - 20 {
+        fs::rename(target.join(name(number)), removed.join(name(number))).expect("it can be renamed");
+    }
+    fs::remove_dir_all(&removed).expect("all of it goes");
+}
+
+/// A name that comes to mean another file with the number of the first, changed below while no server looked, is the other file.
+#[test]
+fn a_number_that_is_used_again_is_another_file() {
+    let Some(mounted) = few_descriptors() else { return };
+    let target = mounted.target();
+    for number in 0..400 {
+        fs::write(target.join(name(number)), "first").expect("a file");
+    }
+    let before = numbers(&target);
+    mounted.kill_server();
+    for number in 0..400 {
+        fs::remove_file(mounted.source().join(name(number))).expect("it is there");
+    }
+    for number in 0..400 {
+        fs::write(mounted.source().join(name(number)), "second!").expect("a file");
+    }
+    // What the kernel was told it may believe is over.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let again = numbers(&target).iter().filter(|number| before.contains(number)).count();
+    assert_eq!(numbers(&target), numbers(&mounted.source()));
+    for number in 0..400 {
+        let read = fs::read_to_string(target.join(name(number))).expect("it can be read");
+        assert_eq!(read, "second!", "{again} of 400 have the numbers of those before");
+    }
+}
