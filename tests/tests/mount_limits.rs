@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
@@ -108,5 +108,53 @@ fn a_number_that_is_used_again_is_another_file() {
     for number in 0..400 {
         let read = fs::read_to_string(target.join(name(number))).expect("it can be read");
         assert_eq!(read, "second!", "{again} of 400 have the numbers of those before");
+    }
+}
+
+/// KiB that the state takes.
+fn state_kib(mounted: &Mounted) -> u64 {
+    let keeper = mounted.keeper().expect("there is one").as_raw_nonzero();
+    let mut files =
+        fs::read_dir(format!("/proc/{keeper}/fd")).expect("it lives").map(|entry| entry.expect("one").path());
+    let is_state = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("fsi-state"));
+    let state = files.find(is_state).expect("the keeper holds it");
+    fs::metadata(state).expect("it is open").blocks() / 2
+}
+
+#[test]
+fn names_that_come_and_go_leave_nothing() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mounted = Mount::with_rules(RULES).mount();
+    let target = mounted.target();
+    let come_and_go = |names: std::ops::Range<u32>| {
+        for number in names {
+            let path = target.join(format!("passing-{number}"));
+            fs::write(&path, "").expect("a file");
+            fs::remove_file(&path).expect("it can be removed");
+        }
+    };
+    let open = |name: &str| {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(target.join(name));
+        let file = file.expect("a file");
+        file.write_all_at(name.as_bytes(), 0).expect("it is open");
+        (name.to_owned(), file)
+    };
+    let early = ["concerned-early", "other-early"].map(open);
+    come_and_go(0..1_000);
+    let before = state_kib(&mounted);
+    come_and_go(1_000..70_000);
+    let late = ["concerned-late", "other-late"].map(open);
+    let after = state_kib(&mounted);
+    assert!(after < before + 1_024, "{before} KiB before 69,000 names, {after} KiB after");
+    mounted.kill_server();
+    for (name, file) in early.iter().chain(&late) {
+        let metadata = rustix::fs::fstat(file).expect("it is open");
+        assert_eq!(metadata.st_size.unsigned_abs(), name.len() as u64);
+        file.sync_all().expect("it is open");
+        let mut bytes = vec![0; name.len()];
+        file.read_exact_at(&mut bytes, 0).expect("it is open");
+        assert_eq!(bytes, name.as_bytes());
     }
 }

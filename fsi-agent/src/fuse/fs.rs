@@ -140,7 +140,7 @@ impl Interposer {
         let hold = Hold::start()?;
         let stores =
             Stores { state: Arc::clone(&state), hold: hold.clone(), source: source.try_clone()?, undo, memory };
-        let nodes = Nodes::new(Arc::clone(&state), source, held)?;
+        let nodes = Nodes::restore(Arc::clone(&state), source, held)?;
         let open_files = OpenFiles::restore(Arc::clone(&state));
         open_files.count_direct(&nodes);
         let fs = Arc::new(Self {

@@ -5,6 +5,7 @@
 //! while a descriptor holds that object, or its handle is the same: inode numbers are used again.
 
 mod file;
+mod restore;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 pub(super) use self::file::NodeFile;
 use self::file::{Budget, Keep, Kept};
 use super::sharded::Sharded;
-use super::state::{NodeRecord, Slot, State, Word};
+use super::state::{FreeSlots, NodeRecord, Slot, State, Word};
 use crate::sys::handle::{self, Handle};
 
 /// The root's number.
@@ -57,6 +58,7 @@ pub(super) struct Nodes {
     /// Where objects are opened by handle; none where that does not work.
     anywhere: Option<OwnedFd>,
     budget: Arc<Budget>,
+    free: FreeSlots,
     map: Sharded<Arc<Node>>,
 }
 
@@ -64,33 +66,6 @@ pub(super) struct Nodes {
 pub(super) const STATX: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 impl Nodes {
-    /// The nodes of a state; `held` are descriptors of objects without a name.
-    pub(super) fn new(state: Arc<State>, source: OwnedFd, held: Vec<(u64, OwnedFd)>) -> Result<Self, Errno> {
-        let anywhere = opens_handles(&source);
-        let nodes = Self { state, source, anywhere, budget: Budget::of_process(), map: Sharded::new() };
-        let end = nodes.state.word(Word::NodesEnd).load(Ordering::Acquire);
-        for (slot, words) in nodes.state.nodes().used(end) {
-            let record = NodeRecord(words);
-            let number = record.number();
-            let (backing, open) = record.backing();
-            let io = IoMode { backing: (backing != 0).then_some(backing), passthrough: open, direct: 0 };
-            let node = Node { number, slot, file: OnceLock::new(), io: Mutex::new(io) };
-            nodes.map.lock(number).insert(number, Arc::new(node));
-        }
-        for (number, file) in held {
-            if let Some(node) = nodes.map.get(number) {
-                // A second descriptor for the same object is no better than the first.
-                node.file.get_or_init(|| nodes.budget.always(file));
-            }
-        }
-        if nodes.map.get(ROOT).is_none() {
-            let file = rustix::io::fcntl_dupfd_cloexec(&nodes.source, 0)?;
-            let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STATX)?;
-            nodes.insert(ROOT, file, ROOT, b"", &stat)?;
-        }
-        Ok(nodes)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
@@ -189,34 +164,38 @@ impl Nodes {
         let handle = self.anywhere.as_ref().and_then(|_| handle::of(file.as_fd()).ok());
         let mode = u32::from(stat.stx_mode);
         let mut part = self.map.lock(number);
-        let before = match part.get(&number) {
+        let replaced = match part.get(&number) {
             Some(node) if self.is_same(node, handle.as_ref(), mode) => {
                 self.record(node).lookups().fetch_add(1, Ordering::AcqRel);
                 self.offer(node, file, handle.is_some());
                 return Ok(Arc::clone(node));
             }
             // A node whose object is gone: its number is used again, its lookups are still to be forgotten.
-            Some(node) => {
-                let count = self.record(node).lookups().load(Ordering::Acquire);
-                self.state.nodes().release(node.slot);
-                count
-            }
-            None => 0,
+            Some(node) => Some((node.slot, self.record(node).lookups().load(Ordering::Acquire))),
+            None => None,
         };
-        // A slot near where the number points: neighbours come and go together.
-        let slot = self.state.nodes().claim(self.next_slot(), number).ok_or(Errno::NFILE)?;
+        let slot = self.free.take().ok_or(Errno::NFILE)?;
         self.state.word(Word::NodesEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let record = NodeRecord(self.state.nodes().slot(slot));
-        record.lookups().store(before + 1, Ordering::Release);
+        record.lookups().store(1 + replaced.map_or(0, |(_, lookups)| lookups), Ordering::Release);
         record.set_backing(0, 0);
         record.set_place(parent, name);
         let (kind, bytes) = handle.as_ref().map_or((0, &[][..]), |handle| (handle.kind.cast_unsigned(), &handle.bytes));
         record.set_handle(kind, bytes);
         record.set_generation_mode(if bytes.is_empty() { 0 } else { generation(bytes) }, mode);
+        self.state.nodes().publish(slot, number);
         let node = Arc::new(Node { number, slot, file: OnceLock::new(), io: Mutex::default() });
         self.offer(&node, file, handle.is_some() && number != ROOT);
         part.insert(number, Arc::clone(&node));
+        if let Some((slot, _)) = replaced {
+            self.release(slot);
+        }
         Ok(node)
+    }
+
+    fn release(&self, slot: Slot) {
+        self.state.nodes().release(slot);
+        self.free.give_back(slot);
     }
 
     /// Whether an object with the node's number is the node's. Without handles the kind of file is all there is to compare.
@@ -239,12 +218,6 @@ impl Nodes {
         }
     }
 
-    /// Where to look for a free slot.
-    fn next_slot(&self) -> u32 {
-        let words = self.state.word(Word::NextNode);
-        u32::try_from(words.fetch_add(1, Ordering::Relaxed) % super::state::MAX_NODES as u64).unwrap_or(0)
-    }
-
     /// The kernel forgets `count` lookups; a node without lookups goes.
     pub(super) fn forget(&self, number: u64, count: u64) {
         if number == ROOT {
@@ -259,7 +232,7 @@ impl Nodes {
         if left == 0
             && let Some(node) = part.remove(&number)
         {
-            self.state.nodes().release(node.slot);
+            self.release(node.slot);
         }
     }
 

@@ -1,13 +1,15 @@
-//! Open files and directories, by the handle the kernel has for them: the number of their slot in the state.
+//! Open files and directories, by the handle the kernel has for them: the number of their slot in the state, and in the upper half
+//! how often that slot was used, so that a close that comes a second time closes nothing else.
 //!
 //! | word | holds |
 //! |---|---|
 //! | 0 | node number (0: free) |
 //! | 1 | open flags; upper half: how it is open ([`Kind`]) |
 //! | 2 | power cuts before it was opened |
+//! | 3 | how often the slot was used |
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
@@ -15,7 +17,7 @@ use rustix::io::Errno;
 
 use super::node::{Node, Nodes};
 use super::sharded::Sharded;
-use super::state::{Slot, State, Word};
+use super::state::{FreeSlots, Slot, State, Word};
 
 /// How a file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,22 +115,26 @@ pub(super) fn object_path(file: BorrowedFd<'_>) -> String {
 pub(super) struct OpenFiles {
     state: Arc<State>,
     map: Sharded<Arc<Open>>,
-    /// Where to look for a free slot.
-    next: AtomicU32,
+    free: FreeSlots,
 }
 
 impl OpenFiles {
     /// The open files of a state.
     pub(super) fn restore(state: Arc<State>) -> Self {
         let map = Sharded::new();
-        let mut last = 0;
+        let mut free = FreeSlots::new(state.open_files().len());
         let end = state.word(Word::OpenEnd).load(Ordering::Acquire);
-        for (slot, words) in state.open_files().used(end) {
+        for (slot, words) in state.open_files().below(end) {
+            let node = words[0].load(Ordering::Acquire);
+            free.next_is(node != 0);
+            if node == 0 {
+                continue;
+            }
             let word = words[1].load(Ordering::Acquire);
-            let handle = u64::from(slot.0);
+            let handle = handle(slot, &words[SERIAL]);
             let open = Open {
                 handle,
-                node: words[0].load(Ordering::Acquire),
+                node,
                 flags: OFlags::from_bits_retain(u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)),
                 kind: Kind::of(word),
                 era: words[2].load(Ordering::Acquire),
@@ -136,9 +142,8 @@ impl OpenFiles {
                 reader: OnceLock::new(),
             };
             map.lock(handle).insert(handle, Arc::new(open));
-            last = slot.0;
         }
-        Self { state, map, next: AtomicU32::new(last + 1) }
+        Self { state, map, free }
     }
 
     /// How often each node is open directly is not in its record.
@@ -158,17 +163,27 @@ impl OpenFiles {
         self.map.get(handle).ok_or(Errno::BADF)
     }
 
-    /// Adds an open file; without a descriptor it is opened when one is needed.
-    pub(super) fn add(&self, node: u64, flags: OFlags, kind: Kind, file: Option<OwnedFd>) -> Result<Arc<Open>, Errno> {
+    /// Adds an open file; without a descriptor it is opened when one is needed. `note` hears of its handle before it is open.
+    pub(super) fn add(
+        &self,
+        node: u64,
+        flags: OFlags,
+        kind: Kind,
+        file: Option<OwnedFd>,
+        note: impl FnOnce(u64),
+    ) -> Result<Arc<Open>, Errno> {
         let table = self.state.open_files();
-        let slot: Slot = table.claim(self.next.fetch_add(1, Ordering::Relaxed), u64::MAX).ok_or(Errno::NFILE)?;
+        let slot = self.free.take().ok_or(Errno::NFILE)?;
         self.state.word(Word::OpenEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let words = table.slot(slot);
+        // A handle that was noted is not given again, whether it came to be open or not.
+        words[SERIAL].store(words[SERIAL].load(Ordering::Acquire).wrapping_add(1), Ordering::Release);
+        let handle = handle(slot, &words[SERIAL]);
+        note(handle);
         let era = self.state.word(Word::Era).load(Ordering::Acquire);
         words[2].store(era, Ordering::Release);
         words[1].store(u64::from(flags.bits()) | (kind as u64) << 32, Ordering::Release);
-        words[0].store(node, Ordering::Release);
-        let handle = u64::from(slot.0);
+        table.publish(slot, node);
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let open = Arc::new(Open { handle, node, flags, kind, era, file, reader: OnceLock::new() });
         self.map.lock(handle).insert(handle, Arc::clone(&open));
@@ -178,7 +193,59 @@ impl OpenFiles {
     /// The kernel has no more use for it.
     pub(super) fn remove(&self, handle: u64) -> Option<Arc<Open>> {
         let open = self.map.lock(handle).remove(&handle)?;
-        self.state.open_files().release(Slot(u32::try_from(handle).ok()?));
+        let slot = Slot(u32::try_from(handle & u64::from(u32::MAX)).ok()?);
+        self.state.open_files().release(slot);
+        self.free.give_back(slot);
         Some(open)
+    }
+}
+
+/// The word that counts how often a slot was used.
+const SERIAL: usize = 3;
+
+fn handle(slot: Slot, serial: &AtomicU64) -> u64 {
+    u64::from(slot.0) | serial.load(Ordering::Acquire) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(files: &OpenFiles, node: u64, note: impl FnOnce(u64)) -> u64 {
+        files.add(node, OFlags::RDONLY, Kind::Passthrough, None, note).unwrap().handle
+    }
+
+    #[test]
+    fn a_handle_is_given_once() {
+        let file = State::create().unwrap();
+        let first = OpenFiles::restore(State::open(file.as_fd()).unwrap());
+        let held = open(&first, 7, |_| ());
+        let closed = open(&first, 8, |_| ());
+        assert!(first.remove(closed).is_some());
+        let again = open(&first, 9, |_| ());
+        assert_ne!(again, closed);
+        assert!(first.remove(closed).is_none(), "a close that comes again");
+
+        // The server is killed once the handle is noted, and then once it is open.
+        let noted = |number| {
+            let files = OpenFiles::restore(State::open(file.as_fd()).unwrap());
+            let mut noted = 0;
+            let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                open(&files, number, |handle| {
+                    noted = handle;
+                    panic!("killed");
+                })
+            }));
+            assert!(killed.is_err());
+            noted
+        };
+        let [one, other] = [10, 11].map(noted);
+        let next = OpenFiles::restore(State::open(file.as_fd()).unwrap());
+        let mut nodes: Vec<_> = next.all().iter().map(|open| open.node).collect();
+        nodes.sort_unstable();
+        assert_eq!(nodes, [7, 9], "what was not open yet is not open");
+        let newest = open(&next, 12, |_| ());
+        assert!([one, other, closed, held, again].iter().all(|handle| *handle != newest));
+        assert!(next.remove(one).is_none() && next.remove(held).is_some() && next.remove(again).is_some());
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Not here: descriptors (the keeper holds those of files without a name) and bytes of files.
 
+mod free;
 mod nodes;
 pub mod rules_text;
 mod table;
@@ -24,11 +25,12 @@ use crate::rules::decision::Counters;
 use crate::sys::memory::SharedWords;
 use crate::throttle::bucket::Level;
 
+pub use self::free::FreeSlots;
 pub use self::nodes::{MAX_HANDLE_BYTES, NodeRecord};
 pub use self::table::{Slot, Table};
 
 /// Says that the words are ours, and in which layout: another layout cannot take over.
-pub const LAYOUT: u64 = 0x4653_4953_0000_0001;
+pub const LAYOUT: u64 = 0x4653_4953_0000_0002;
 
 const HEADER: usize = 4096;
 /// How many levels of buckets there are, then tokens and time of each.
@@ -83,16 +85,12 @@ pub enum Word {
     RulesArea = 8,
     /// Counts power cuts: an open file of an earlier one answers EIO.
     Era = 9,
-    /// The number the next open file gets.
-    NextOpen = 10,
     /// Ordinals that could not be kept: the table was full.
-    OrdinalsFull = 11,
-    /// Where to look for a free node.
-    NextNode = 12,
+    OrdinalsFull = 10,
     /// No slot of a node was ever used from here on.
-    NodesEnd = 13,
+    NodesEnd = 11,
     /// No slot of an open file was ever used from here on.
-    OpenEnd = 14,
+    OpenEnd = 12,
 }
 
 /// Why a state cannot be used.

@@ -75,7 +75,7 @@ impl Interposer {
             (Some(_), true) => Kind::DirectBacked,
             (None, _) => Kind::Direct,
         };
-        let opened = self.add_open(call, node, flags, kind);
+        let opened = self.add_open(call, way, node, flags, kind);
         match (&opened, kind) {
             (Ok(_), Kind::Passthrough | Kind::DirectBacked) => io.passthrough += 1,
             (Ok(_), Kind::Direct | Kind::Directory) => io.direct += 1,
@@ -88,18 +88,16 @@ impl Interposer {
             self.device().unregister(id);
         }
         self.nodes.record(node).set_backing(io.backing.unwrap_or(0), io.passthrough);
-        let handle = opened?;
-        way.under.opens(handle);
-        Ok(Opened { handle, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
+        Ok(Opened { handle: opened?, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
     }
 
-    fn add_open(&self, call: Call, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
+    fn add_open(&self, call: Call, way: &Way<'_>, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
         // In passthrough the kernel has its own file; ours is opened when an fsync or an lseek asks for it.
         let file = match kind {
             Kind::Passthrough => None,
             Kind::Direct | Kind::DirectBacked | Kind::Directory => Some(reopen(&self.nodes, node, flags)?),
         };
-        let open = self.open_files.add(node.number, flags, kind, file)?;
+        let open = self.open_files.add(node.number, flags, kind, file, |handle| way.under.opens(handle))?;
         self.tell_opened(call, node, &open);
         Ok(open.handle)
     }
