@@ -59,6 +59,8 @@ pub(super) struct Nodes {
     anywhere: Option<OwnedFd>,
     budget: Arc<Budget>,
     free: FreeSlots,
+    /// One change of a place at a time.
+    moving: Mutex<()>,
     map: Sharded<Arc<Node>>,
 }
 
@@ -138,13 +140,14 @@ impl Nodes {
             && (node.file.get().is_some() || self.has_handle(&node, || handle::of_name(directory, name)))
             && self.count(&node)
         {
-            self.record(&node).set_place(parent.number, name);
+            self.moved(node.number, parent.number, name);
             return Ok((node, stat));
         }
         let file = open_child(directory, name)?;
         // Between the two calls the name may have come to mean something else.
         let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STATX)?;
         let node = self.insert(number_of(&stat), file, parent.number, name, &stat)?;
+        self.moved(node.number, parent.number, name);
         Ok((node, stat))
     }
 
@@ -264,10 +267,16 @@ impl Nodes {
         path
     }
 
-    /// After a rename: where it is seen now.
+    /// Where it is seen now. Mostly that is where it was.
     pub(super) fn moved(&self, number: u64, parent: u64, name: &[u8]) {
-        if let Some(node) = self.map.get(number) {
-            self.record(&node).set_place(parent, name);
+        let is_there = |node: &Arc<Node>| self.record(node).is_at(parent, name);
+        if self.map.read(number).get(&number).is_none_or(is_there) {
+            return;
+        }
+        let part = self.map.lock(number);
+        if let Some(node) = part.get(&number) {
+            let _alone = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+            self.state.move_node(node.slot, parent, name);
         }
     }
 }

@@ -40,6 +40,8 @@ const MAX_LEVELS: usize = 200;
 const INIT: usize = 512;
 const INIT_REPLY: usize = 1024;
 const BLOB: usize = 512;
+/// A change of a node's place that is being made: slot + 1 (0: none), directory, name.
+const PLACE: usize = 1536;
 /// Words of one area for the text of the rules.
 const RULES: usize = 131_072;
 /// Requests that may be under way at once.
@@ -203,6 +205,10 @@ impl State {
         }
         table::write_bytes(&self.memory.words()[at..at + BLOB], bytes);
         Ok(())
+    }
+
+    fn place(&self) -> &[AtomicU64] {
+        &self.memory.words()[PLACE..PLACE + 2 + nodes::NAME_WORDS]
     }
 
     /// Requests that were begun and not yet answered.

@@ -24,6 +24,7 @@ impl Nodes {
         let mut free = FreeSlots::new(state.nodes().len());
         let map = Sharded::new();
         let mut useless = Vec::new();
+        state.finish_move();
         let end = state.word(Word::NodesEnd).load(Ordering::Acquire);
         for (slot, words) in state.nodes().below(end) {
             let record = NodeRecord(words);
@@ -33,7 +34,7 @@ impl Nodes {
                 useless.extend(take_over(&map, slot, record, &state));
             }
         }
-        let nodes = Self { state, source, anywhere, budget: Budget::of_process(), free, map };
+        let nodes = Self { state, source, anywhere, budget: Budget::of_process(), free, moving: Mutex::default(), map };
         useless.into_iter().for_each(|slot| nodes.release(slot));
         for (number, file) in held {
             if let Some(node) = nodes.map.get(number) {

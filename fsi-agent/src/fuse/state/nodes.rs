@@ -13,13 +13,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::table::{read_bytes, write_bytes};
+use super::State;
+use super::table::{Slot, is_bytes, read_bytes, write_bytes};
 
 /// As long as a handle may be (`MAX_HANDLE_SZ`).
 pub const MAX_HANDLE_BYTES: usize = 128;
 
 const HANDLE: std::ops::Range<usize> = 6..23;
 const NAME: std::ops::Range<usize> = 23..56;
+pub(super) const NAME_WORDS: usize = NAME.end - NAME.start;
 
 /// One node's words, by name.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,13 @@ impl NodeRecord<'_> {
         read_bytes(&self.0[NAME])
     }
 
+    /// Whether that is where it was last seen.
+    #[must_use]
+    pub fn is_at(&self, parent: u64, name: &[u8]) -> bool {
+        self.parent() == parent && is_bytes(&self.0[NAME], name)
+    }
+
+    /// For a record that nobody reads yet; others are moved by [`State::move_node`].
     pub fn set_place(&self, parent: u64, name: &[u8]) {
         self.0[4].store(parent, Ordering::Release);
         write_bytes(&self.0[NAME], name);
@@ -91,6 +100,29 @@ impl NodeRecord<'_> {
     pub fn set_handle(&self, kind: u32, bytes: &[u8]) {
         write_bytes(&self.0[HANDLE], bytes);
         self.0[5].store(whole(kind, 0), Ordering::Release);
+    }
+}
+
+impl State {
+    /// Moves a node to another place. It is written down first, so that whoever takes over from a killed server finds the old place or
+    /// the new one. One such change at a time, and no reader of the record meanwhile.
+    pub fn move_node(&self, slot: Slot, parent: u64, name: &[u8]) {
+        let place = self.place();
+        place[1].store(parent, Ordering::Release);
+        write_bytes(&place[2..], name);
+        place[0].store(u64::from(slot.0) + 1, Ordering::Release);
+        self.finish_move();
+    }
+
+    /// Makes the change that was written down, if there is one.
+    pub fn finish_move(&self) {
+        let place = self.place();
+        let slot = place[0].load(Ordering::Acquire).checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
+        if let Some(slot) = slot.filter(|slot| (*slot as usize) < self.nodes().len()) {
+            let record = NodeRecord(self.nodes().slot(Slot(slot)));
+            record.set_place(place[1].load(Ordering::Acquire), &read_bytes(&place[2..]));
+        }
+        place[0].store(0, Ordering::Release);
     }
 }
 

@@ -93,3 +93,13 @@ pub(super) fn read_bytes(words: &[AtomicU64]) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// Whether they are these bytes.
+pub(super) fn is_bytes(words: &[AtomicU64], bytes: &[u8]) -> bool {
+    let chunk_is = |(word, chunk): (&AtomicU64, &[u8])| {
+        let mut packed = [0; 8];
+        packed[..chunk.len()].copy_from_slice(chunk);
+        word.load(Ordering::Relaxed) == u64::from_le_bytes(packed)
+    };
+    words[0].load(Ordering::Acquire) == bytes.len() as u64 && words[1..].iter().zip(bytes.chunks(8)).all(chunk_is)
+}

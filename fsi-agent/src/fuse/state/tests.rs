@@ -60,3 +60,27 @@ fn slots_come_back() {
     table.release(slots[7]);
     assert_eq!(table.claim(100, 1), Some(slots[7]));
 }
+
+#[test]
+fn a_move_is_made_or_not_begun() {
+    let file = State::create().unwrap();
+    let state = State::open(file.as_fd()).unwrap();
+    let record = NodeRecord(state.nodes().slot(Slot(3)));
+    record.set_place(1, b"a long old name");
+    state.move_node(Slot(3), 2, b"new");
+    assert!(
+        record.is_at(2, b"new") && !record.is_at(1, b"new") && !record.is_at(2, b"newer") && !record.is_at(2, b"old")
+    );
+    state.finish_move();
+    assert!(record.is_at(2, b"new"), "nothing is left to do");
+
+    // Killed while it wrote the place down, then while it wrote the record.
+    state.place()[1].store(5, Ordering::Release);
+    state.finish_move();
+    assert!(record.is_at(2, b"new"));
+    table::write_bytes(&state.place()[2..], b"newest of all");
+    state.place()[0].store(4, Ordering::Release);
+    record.set_place(5, b"");
+    State::open(file.as_fd()).unwrap().finish_move();
+    assert!(record.is_at(5, b"newest of all"));
+}
