@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use fsi_tests::eventually::eventually;
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
 
@@ -157,4 +158,55 @@ fn names_that_come_and_go_leave_nothing() {
         file.read_exact_at(&mut bytes, 0).expect("it is open");
         assert_eq!(bytes, name.as_bytes());
     }
+}
+
+/// What the keeper holds of the files and directories below.
+fn held(mounted: &Mounted) -> usize {
+    let keeper = mounted.keeper().expect("there is one").as_raw_nonzero();
+    let files = fs::read_dir(format!("/proc/{keeper}/fd")).expect("it lives");
+    let target = |entry: std::io::Result<fs::DirEntry>| fs::read_link(entry.expect("one").path()).unwrap_or_default();
+    files.map(target).filter(|to| to.to_string_lossy().contains("held-")).count()
+}
+
+/// Directories that were removed, files that lost one of two names, files that were replaced.
+#[test]
+fn what_has_no_name_is_held_until_it_is_closed() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mounted = Mount::with_rules(RULES).mount();
+    let at = |name: &str| mounted.target().join(name);
+    fs::create_dir(at("held-directory")).expect("a directory");
+    let directory = File::open(at("held-directory")).expect("it is there");
+    fs::remove_dir(at("held-directory")).expect("it is empty");
+    fs::write(at("held-replaced"), "replaced").expect("a file");
+    fs::write(at("replacing"), "replacing").expect("a file");
+    let replaced = File::open(at("held-replaced")).expect("it is there");
+    fs::rename(at("replacing"), at("held-replaced")).expect("it can be");
+    fs::write(at("held-named"), "named").expect("a file");
+    fs::hard_link(at("held-named"), at("other-name")).expect("it can have two");
+    let named = File::open(at("held-named")).expect("it is there");
+    fs::remove_file(at("held-named")).expect("it has another name");
+    // Known by a descriptor that opens nothing, then opened by it.
+    fs::write(at("held-late"), "late").expect("a file");
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let late = rustix::fs::open(at("held-late"), flags, rustix::fs::Mode::empty()).expect("it is there");
+    fs::remove_file(at("held-late")).expect("nobody has it open");
+    eventually("the two that are open and have no name are held", || held(&mounted) == 2);
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&late));
+    let late = File::open(path).expect("it can be opened without a name");
+    eventually("the third is held", || held(&mounted) == 3);
+    for _ in 0..2 {
+        mounted.kill_server();
+        assert_eq!(directory.metadata().expect("it is open").nlink(), 0);
+        for (file, content) in [(&replaced, "replaced"), (&named, "named"), (&late, "late")] {
+            let mut bytes = vec![0; content.len()];
+            file.read_exact_at(&mut bytes, 0).expect("it is open");
+            assert_eq!(bytes, content.as_bytes());
+            file.sync_all().expect("it is open");
+        }
+    }
+    assert_eq!(held(&mounted), 3);
+    drop((directory, replaced, named, late));
+    eventually("nothing is held", || held(&mounted) == 0);
 }

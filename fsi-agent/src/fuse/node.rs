@@ -33,15 +33,21 @@ pub(super) struct Node {
     io: Mutex<IoMode>,
 }
 
-/// How the object is open: the kernel wants all descriptors of an inode to agree.
+/// How the object is open: the kernel wants all descriptors of an inode to agree. Counted anew from the open files by each server.
 #[derive(Debug, Default)]
 pub(super) struct IoMode {
     /// The number under which the kernel reads and writes it.
     pub(super) backing: Option<u32>,
     /// Descriptors that use that number.
     pub(super) passthrough: u32,
-    /// Descriptors whose reads and writes come to us, without that number.
+    /// Descriptors whose reads and writes come to us, without that number; those of a directory.
     pub(super) direct: u32,
+}
+
+impl IoMode {
+    pub(super) const fn is_open(&self) -> bool {
+        self.passthrough + self.direct > 0
+    }
 }
 
 impl Node {
@@ -181,7 +187,7 @@ impl Nodes {
         self.state.word(Word::NodesEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let record = NodeRecord(self.state.nodes().slot(slot));
         record.lookups().store(1 + replaced.map_or(0, |(_, lookups)| lookups), Ordering::Release);
-        record.set_backing(0, 0);
+        record.set_backing(None);
         record.set_place(parent, name);
         let (kind, bytes) = handle.as_ref().map_or((0, &[][..]), |handle| (handle.kind.cast_unsigned(), &handle.bytes));
         record.set_handle(kind, bytes);
@@ -265,6 +271,21 @@ impl Nodes {
         }
         path.extend_from_slice(name);
         path
+    }
+
+    /// The kernel may read and write an object under that number.
+    pub(super) fn set_backing(&self, node: &Node, io: &mut IoMode, id: u32) {
+        self.record(node).set_backing(Some(id));
+        io.backing = Some(id);
+    }
+
+    /// It may no more. A server that is killed in between leaves a number that nobody uses; to take it back twice does no harm, as
+    /// numbers count up.
+    pub(super) fn drop_backing(&self, node: &Node, io: &mut IoMode, unregister: impl FnOnce(u32)) {
+        if let Some(id) = io.backing.take() {
+            unregister(id);
+            self.record(node).set_backing(None);
+        }
     }
 
     /// Where it is seen now. Mostly that is where it was.

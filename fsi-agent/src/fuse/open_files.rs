@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::node::{Node, Nodes};
+use super::node::{IoMode, Node, Nodes};
 use super::sharded::Sharded;
 use super::state::{FreeSlots, Slot, State, Word};
 
@@ -39,6 +39,22 @@ impl Kind {
             3 => Self::DirectBacked,
             4 => Self::Directory,
             _ => Self::Direct,
+        }
+    }
+
+    /// One more is open like this.
+    pub(super) const fn opened(self, io: &mut IoMode) {
+        match self {
+            Self::Passthrough | Self::DirectBacked => io.passthrough += 1,
+            Self::Direct | Self::Directory => io.direct += 1,
+        }
+    }
+
+    /// One fewer.
+    pub(super) const fn closed(self, io: &mut IoMode) {
+        match self {
+            Self::Passthrough | Self::DirectBacked => io.passthrough = io.passthrough.saturating_sub(1),
+            Self::Direct | Self::Directory => io.direct = io.direct.saturating_sub(1),
         }
     }
 }
@@ -146,11 +162,11 @@ impl OpenFiles {
         Self { state, map, free }
     }
 
-    /// How often each node is open directly is not in its record.
-    pub(super) fn count_direct(&self, nodes: &Nodes) {
-        for open in self.all().iter().filter(|open| open.kind == Kind::Direct) {
+    /// Counts how each node is open.
+    pub(super) fn count(&self, nodes: &Nodes) {
+        for open in self.all() {
             if let Ok(node) = nodes.get(open.node) {
-                node.io().direct += 1;
+                open.kind.opened(&mut node.io());
             }
         }
     }

@@ -1,4 +1,6 @@
-//! Files that end: without a name and without anyone who has them open.
+//! Regular files that end: without a name and without anyone who has them open.
+
+use rustix::fs::{FileType, Statx};
 
 use super::{Interposer, Node};
 
@@ -10,11 +12,10 @@ impl Interposer {
         if volume.capacity.is_none() && volume.fake.is_none() && volume.durability.is_none() {
             return;
         }
-        let is_open = {
-            let io = node.io();
-            io.passthrough + io.direct > 0
-        };
-        let Some(stat) = self.stat(node).ok().filter(|stat| stat.stx_nlink == 0 && !is_open) else { return };
+        let is_open = node.io().is_open();
+        let is_file = |mode: u16| FileType::from_raw_mode(mode.into()) == FileType::RegularFile;
+        let has_ended = |stat: &Statx| stat.stx_nlink == 0 && is_file(stat.stx_mode) && !is_open;
+        let Some(stat) = self.stat(node).ok().filter(has_ended) else { return };
         if let Some(capacity) = &volume.capacity {
             capacity.removed(self.used(), stat.stx_blocks * 512);
         }

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Statx};
 use rustix::io::Errno;
 
 use super::{Ask, Call, Interposer, On, Outcome, Way};
-use crate::fuse::node::{Node, STATX, number_of};
+use crate::fuse::node::{IoMode, Node, STATX, number_of};
 use crate::fuse::under_way::Past;
 use crate::rules::op::Op;
 use crate::sys::caller;
@@ -148,11 +148,13 @@ impl Interposer {
                 let node = self.nodes.get(number)?;
                 let at = self.nodes.file(&directory)?;
                 let at = at.as_fd();
+                let io = node.io();
                 match rustix::fs::linkat(self.nodes.file(&node)?, "", at, name, AtFlags::EMPTY_PATH) {
                     Err(Errno::EXIST) if way.past().is_some() && inode(at, name) == number => {}
                     linked => linked?,
                 }
-                self.nodes.record(&node).set_nameless(false);
+                self.has_name(&node, &io);
+                drop(io);
                 self.entry(&directory, name, way)
             },
             answer,
@@ -187,12 +189,11 @@ impl Interposer {
                 let at = at.as_fd();
                 let gone = inode(at, name);
                 way.under.before(gone, 0);
-                self.keep_open(gone);
-                match rustix::fs::unlinkat(at, name, flags) {
+                self.losing_name(gone, || match rustix::fs::unlinkat(at, name, flags) {
                     // The server that was killed had removed it.
-                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => {}
-                    removed => removed?,
-                }
+                    Err(Errno::NOENT) if way.past().is_some_and(|past| past.before != 0) => Ok(()),
+                    removed => removed,
+                })?;
                 self.nodes.get(gone).ok().inspect(|node| self.has_ended(node));
                 Ok(())
             },
@@ -200,21 +201,43 @@ impl Interposer {
         );
     }
 
-    /// An object is about to lose a name, perhaps its last: while it is open, its bytes must outlive this server.
-    fn keep_open(&self, number: u64) {
-        let Ok(node) = self.nodes.get(number) else { return };
-        // Its handle leads nowhere once it has no name.
-        let Ok(file) = self.nodes.kept(&node) else { return };
-        let open = {
-            let io = node.io();
-            io.passthrough + io.direct > 0
+    /// Takes a name of an object, perhaps its last. Its handle leads nowhere then, so a descriptor is kept; while it is open, its
+    /// bytes must outlive this server. Nobody opens, closes or names it meanwhile.
+    fn losing_name(&self, number: u64, take: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let Ok(node) = self.nodes.get(number) else { return take() };
+        let io = node.io();
+        let file = match self.nodes.kept(&node) {
+            Ok(file) => file,
+            Err(error @ (Errno::MFILE | Errno::NFILE)) => return Err(error),
+            // It is gone already.
+            Err(_gone) => return take(),
         };
-        if !open {
-            return;
-        }
         self.nodes.record(&node).set_nameless(true);
-        if let Err(error) = self.keeper.hold(number, file) {
-            tracing::error!(%error, "an open file without a name would not outlive this server");
+        if io.is_open() {
+            // Perhaps again: a server may have been killed between the two.
+            self.hold_for_successors(&node, file);
+        }
+        let taken = take();
+        let has_name = match rustix::fs::fstat(file) {
+            // How many links a directory has says nothing, but it has only one name.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => taken.is_err(),
+            Ok(stat) => stat.st_nlink > 0,
+            Err(_) => taken.is_err(),
+        };
+        if has_name {
+            self.has_name(&node, &io);
+        }
+        taken
+    }
+
+    /// An object has a name for sure. `io` is locked, so that nobody takes that away.
+    fn has_name(&self, node: &Node, io: &IoMode) {
+        let record = self.nodes.record(node);
+        if record.is_nameless() {
+            record.set_nameless(false);
+            if io.is_open() {
+                self.drop_held(node);
+            }
         }
     }
 
@@ -250,12 +273,11 @@ impl Interposer {
                     && inode(from_at, name) != moved;
                 way.under.before(moved, replaced);
                 let exchange = flags.contains(RenameFlags::EXCHANGE);
-                if replaced != moved && !exchange {
-                    self.keep_open(replaced);
-                }
-                if !done {
-                    rustix::fs::renameat_with(from_at, name, to_at, new_name, flags)?;
-                }
+                let rename = || match done {
+                    true => Ok(()),
+                    false => rustix::fs::renameat_with(from_at, name, to_at, new_name, flags),
+                };
+                if replaced != moved && !exchange { self.losing_name(replaced, rename) } else { rename() }?;
                 self.nodes.moved(moved, new_parent, new_name);
                 if exchange {
                     self.nodes.moved(replaced, parent, name);

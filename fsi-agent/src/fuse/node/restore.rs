@@ -14,12 +14,8 @@ use crate::fuse::sharded::Sharded;
 use crate::fuse::state::{FreeSlots, NodeRecord, Slot, State, Word};
 
 impl Nodes {
-    /// The nodes of a state; `held` are descriptors of objects without a name.
-    pub(in crate::fuse) fn restore(
-        state: Arc<State>,
-        source: OwnedFd,
-        held: Vec<(u64, OwnedFd)>,
-    ) -> Result<Self, Errno> {
+    /// The nodes of a state.
+    pub(in crate::fuse) fn restore(state: Arc<State>, source: OwnedFd) -> Result<Self, Errno> {
         let anywhere = opens_handles(&source);
         let mut free = FreeSlots::new(state.nodes().len());
         let map = Sharded::new();
@@ -36,18 +32,30 @@ impl Nodes {
         }
         let nodes = Self { state, source, anywhere, budget: Budget::of_process(), free, moving: Mutex::default(), map };
         useless.into_iter().for_each(|slot| nodes.release(slot));
-        for (number, file) in held {
-            if let Some(node) = nodes.map.get(number) {
-                // A second descriptor for the same object is no better than the first.
-                node.file.get_or_init(|| nodes.budget.always(file));
-            }
-        }
         if nodes.map.get(ROOT).is_none() {
             let file = rustix::io::fcntl_dupfd_cloexec(&nodes.source, 0)?;
             let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STATX)?;
             nodes.insert(ROOT, file, ROOT, b"", &stat)?;
         }
         Ok(nodes)
+    }
+
+    /// Takes a descriptor over that the keeper held; whether its node is open and has no name, so that the keeper must go on.
+    pub(in crate::fuse) fn take_held(&self, number: u64, file: OwnedFd) -> bool {
+        let Some(node) = self.map.get(number) else { return false };
+        // A second descriptor for the same object is no better than the first.
+        node.file.get_or_init(|| self.budget.always(file));
+        node.io().is_open() && self.record(&node).is_nameless()
+    }
+
+    /// Has every number of a backing file unregistered that nobody has open.
+    pub(in crate::fuse) fn drop_idle_backings(&self, unregister: impl Fn(u32)) {
+        for node in self.map.values() {
+            let mut io = node.io();
+            if io.passthrough == 0 {
+                self.drop_backing(&node, &mut io, &unregister);
+            }
+        }
     }
 }
 
@@ -59,8 +67,7 @@ fn take_over(map: &Sharded<Arc<Node>>, slot: Slot, record: NodeRecord<'_>, state
     if lookups == 0 {
         return Some(slot);
     }
-    let (backing, open) = record.backing();
-    let io = IoMode { backing: (backing != 0).then_some(backing), passthrough: open, direct: 0 };
+    let io = IoMode { backing: record.backing(), ..IoMode::default() };
     let node = Arc::new(Node { number, slot, file: OnceLock::new(), io: Mutex::new(io) });
     match map.lock(number).entry(number) {
         Entry::Vacant(vacant) => {
@@ -104,7 +111,7 @@ mod tests {
         {
             write(&state, slot, number, lookups);
         }
-        let nodes = Nodes::restore(Arc::clone(&state), source(directory.path()), Vec::new()).unwrap();
+        let nodes = Nodes::restore(Arc::clone(&state), source(directory.path())).unwrap();
         let lookups = |number| nodes.record(&nodes.get(number).unwrap()).lookups().load(Ordering::Acquire);
         assert_eq!((lookups(60), lookups(70), lookups(u64::MAX)), (3, 6, 1));
         assert!(nodes.get(50).is_err());

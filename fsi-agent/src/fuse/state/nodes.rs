@@ -4,10 +4,10 @@
 //! |---|---|
 //! | 0 | node number (0: free) |
 //! | 1 | lookups the kernel has not forgotten |
-//! | 2 | backing id (0: none), upper half: how many descriptors are open in passthrough |
+//! | 2 | backing id (0: none) |
 //! | 3 | generation, upper half: `st_mode` |
 //! | 4 | node number of the directory it was last seen in |
-//! | 5 | type of the handle; upper half: 1 when the object has no name any more |
+//! | 5 | type of the handle; upper half: 1 when the object has no name any more, or is losing it |
 //! | 6..23 | handle: length, bytes |
 //! | 23..56 | name: length, bytes |
 
@@ -38,14 +38,14 @@ impl NodeRecord<'_> {
         &self.0[1]
     }
 
-    /// `(backing id, descriptors open in passthrough)`
+    /// The number under which the kernel reads and writes it.
     #[must_use]
-    pub fn backing(&self) -> (u32, u32) {
-        halves(self.0[2].load(Ordering::Acquire))
+    pub fn backing(&self) -> Option<u32> {
+        u32::try_from(self.0[2].load(Ordering::Acquire)).ok().filter(|id| *id != 0)
     }
 
-    pub fn set_backing(&self, id: u32, open: u32) {
-        self.0[2].store(whole(id, open), Ordering::Release);
+    pub fn set_backing(&self, id: Option<u32>) {
+        self.0[2].store(u64::from(id.unwrap_or(0)), Ordering::Release);
     }
 
     /// `(generation, st_mode)`

@@ -15,7 +15,7 @@ fn a_successor_reads_what_was_written() {
     let record = NodeRecord(first.nodes().slot(slot));
     record.set_place(1, "n\u{fc}".as_bytes());
     record.set_handle(0x81, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    record.set_backing(5, 2);
+    record.set_backing(Some(5));
     record.lookups().store(3, Ordering::Release);
     assert_eq!(first.next(9), 0);
     drop(first);
@@ -28,7 +28,7 @@ fn a_successor_reads_what_was_written() {
     let record = NodeRecord(used[0].1);
     assert_eq!((record.number(), record.parent(), record.name()), (77, 1, "n\u{fc}".as_bytes().to_vec()));
     assert_eq!(record.handle(), (0x81, vec![1, 2, 3, 4, 5, 6, 7, 8, 9]));
-    assert_eq!(record.backing(), (5, 2));
+    assert_eq!(record.backing(), Some(5));
     assert_eq!(next.next(9), 1);
 }
 
