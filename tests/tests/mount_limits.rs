@@ -5,8 +5,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fsi_tests::eventually::eventually;
+use fsi_tests::fsi::succeed;
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has};
 
@@ -209,4 +211,68 @@ fn what_has_no_name_is_held_until_it_is_closed() {
     assert_eq!(held(&mounted), 3);
     drop((directory, replaced, named, late));
     eventually("nothing is held", || held(&mounted) == 0);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    succeed(Command::new(program).args(arguments));
+}
+
+/// overlayfs: objects are found again by name, and no two requests wait for each other over that.
+#[test]
+fn without_file_handles_all_is_found_by_name() {
+    if !has(&[Need::Mounts]) || !fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("overlay")) {
+        return;
+    }
+    let layers = fsi_tests::mount::scratch();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| {
+        let layer = layers.path().join(name);
+        fs::create_dir(&layer).expect("a directory");
+        layer.to_str().expect("a plain path").to_owned()
+    });
+    fs::create_dir_all(Path::new(&lower).join("a/b")).expect("directories");
+    fs::write(Path::new(&lower).join("a/b/lower"), "lower").expect("a file");
+    let mount = Mount::with_rules(RULES);
+    let source = mount.source().to_str().expect("a plain path").to_owned();
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    run("mount", &["-t", "overlay", "overlay", "-o", &options, &source]);
+    let mounted = mount.mount();
+    // The mount has its own.
+    run("umount", &[&source]);
+    let at = |name: &str| mounted.target().join("a/b").join(name);
+    let numbers = 0..300;
+    for number in numbers.clone() {
+        fs::write(at(&name(number)), number.to_string()).expect("a file");
+    }
+    let held: Vec<_> = numbers
+        .clone()
+        .step_by(7)
+        .map(|number| (number, File::open(at(&name(number))).expect("it is there")))
+        .collect();
+    fs::write(at("unlinked"), "unlinked").expect("a file");
+    let unlinked = File::open(at("unlinked")).expect("it is there");
+    fs::remove_file(at("unlinked")).expect("it can be");
+    for _ in 0..3 {
+        mounted.kill_server();
+        // Names are asked for again.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        std::thread::scope(|scope| {
+            for part in 0..4 {
+                let (at, numbers) = (&at, numbers.clone());
+                scope.spawn(move || {
+                    for number in numbers.skip(part).step_by(4) {
+                        let read = fs::read_to_string(at(&name(number))).expect("it can be read");
+                        assert_eq!(read, number.to_string());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(at("lower")).expect("it can be read"), "lower");
+        let held = held.iter().map(|(number, file)| (number.to_string(), file));
+        for (content, file) in held.chain([("unlinked".to_owned(), &unlinked)]) {
+            let mut bytes = vec![0; content.len()];
+            file.read_exact_at(&mut bytes, 0).expect("it is open");
+            assert_eq!(bytes, content.as_bytes());
+            assert_eq!(file.metadata().expect("it is open").len(), content.len() as u64);
+        }
+    }
 }
