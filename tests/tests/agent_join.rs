@@ -57,7 +57,8 @@ impl Diary {
 }
 
 fn work(directory: &Path, number: usize) -> Diary {
-    let mut diary = Diary { tid: u64::try_from(gettid().as_raw_nonzero().get()).expect("positive"), ..Diary::default() };
+    let mut diary =
+        Diary { tid: u64::try_from(gettid().as_raw_nonzero().get()).expect("positive"), ..Diary::default() };
     let path = directory.join(format!("bad-{number}"));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).expect("it opens");
     let mut bytes = [0; 512];
@@ -113,10 +114,14 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
     let mounted = reports_to(&agent, RULES);
     let directory = mounted.target();
     let diaries: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS).map(|number| scope.spawn({
-            let directory = &directory;
-            move || work(directory, number)
-        })).collect();
+        let workers: Vec<_> = (0..THREADS)
+            .map(|number| {
+                scope.spawn({
+                    let directory = &directory;
+                    move || work(directory, number)
+                })
+            })
+            .collect();
         workers.into_iter().map(|worker| worker.join().expect("it does not panic")).collect()
     });
     let log = fault_log(&mounted);
@@ -155,9 +160,9 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
 
     for diary in diaries {
         for (operation, failed) in &diary.failed {
-            let of_it = with_faults.iter().filter(|span| {
-                span.name == *operation && span.number("thread.id") == diary.tid && span.status == 2
-            });
+            let of_it = with_faults
+                .iter()
+                .filter(|span| span.name == *operation && span.number("thread.id") == diary.tid && span.status == 2);
             assert_eq!(of_it.count() as u64, *failed, "{operation} {diary:?}");
         }
     }

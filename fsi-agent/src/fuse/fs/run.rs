@@ -147,8 +147,7 @@ impl Interposer {
         let answered_ns = if report.is_some() { clock::monotonic_ns() } else { 0 };
         answer(result);
         if let Some(report) = report {
-            let report =
-                report.into_report(self.device.number(), outcome, delay, throttled, throttle_ns, answered_ns);
+            let report = report.into_report(self.device.number(), outcome, delay, throttled, throttle_ns, answered_ns);
             self.reports.operation(report);
         }
         drop(under);
