@@ -143,8 +143,9 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
         nests(&spans, span);
         assert_eq!(span.events.len(), 1, "{span:#?}");
         let event = &span.events[0];
-        told.push(event.attributes["fsi.fault.sequence"].parse().expect("a number"));
-        let entry = log.iter().find(|entry| entry["sequence"].to_string() == event.attributes["fsi.fault.sequence"]);
+        let sequence: u64 = event.attributes["fsi.fault.sequence"].parse().expect("a number");
+        told.push(sequence);
+        let entry = log.iter().find(|entry| entry["sequence"].as_u64() == Some(sequence));
         let entry = entry.expect("it is in the mount's log");
         assert_eq!(entry["op"].as_str().expect("text"), span.name, "{entry} {span:#?}");
         assert_eq!(span.attribute("thread.id"), entry["pid"].to_string());
