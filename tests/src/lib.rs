@@ -23,6 +23,7 @@ pub mod observe;
 pub mod posix;
 pub mod postgres;
 pub mod prom;
+pub mod promql;
 pub mod served;
 pub mod spans;
 pub mod stop;

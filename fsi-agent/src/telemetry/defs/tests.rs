@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::attribution::counters::Counter as Event;
 
 const METRICS_MD: &str = include_str!("../../../../docs/METRICS.md");
 const SPANS_MD: &str = include_str!("../../../../docs/SPANS.md");
@@ -32,12 +33,13 @@ fn every_metric_is_documented_with_its_labels_and_help() {
 }
 
 #[test]
-fn every_label_outcome_and_loss_is_documented() {
+fn every_label_outcome_event_and_loss_is_documented() {
     let labels = set(METRICS.iter().flat_map(|metric| metric.labels).copied());
     assert_eq!(documented(METRICS_MD, "Labels"), labels);
     let outcomes =
         [&SPAN_OUTCOMES[..], &OTLP_OUTCOMES, &THROTTLE_OUTCOMES, &REPORT_OUTCOMES, &RELOAD_OUTCOMES].concat();
     assert_eq!(documented(METRICS_MD, "Outcomes"), set(outcomes));
+    assert_eq!(documented(METRICS_MD, "Attribution"), set(Event::ALL.iter().map(|event| event.name())));
     let losses: BTreeSet<_> = losses().map(|(stage, reason)| format!("{stage}/{reason}")).collect();
     assert_eq!(documented(METRICS_MD, "Losses"), losses.iter().map(String::as_str).collect());
 }
