@@ -73,6 +73,12 @@ fn of(observe: &Observe, identity: &Identity) -> Policy {
 }
 
 impl Wanted {
+    /// What a number stands for; nothing: not looked at.
+    pub(super) fn policy(&self, number: u32) -> Option<KernelPolicy> {
+        let place = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.policies.get(place).copied()
+    }
+
     fn add(&mut self, id: u64, policy: Policy) {
         let number = self.number(policy);
         match number {
@@ -85,7 +91,11 @@ impl Wanted {
         if policy.level == Level::Off {
             return Some(0);
         }
-        let policy = of_kernel(policy);
+        self.number_of(of_kernel(policy))
+    }
+
+    /// The number of a policy; nothing when there are too many.
+    pub(super) fn number_of(&mut self, policy: KernelPolicy) -> Option<u32> {
         let place = self.policies.iter().position(|known| *known == policy).unwrap_or_else(|| {
             self.policies.push(policy);
             self.policies.len() - 1
@@ -148,7 +158,7 @@ mod tests {
 
     fn events(wanted: &Wanted, id: u64) -> Option<KernelPolicy> {
         let number = *wanted.cgroups.get(&id)?;
-        number.checked_sub(1).map_or(Some(KernelPolicy::default()), |at| wanted.policies.get(at as usize).copied())
+        if number == 0 { Some(KernelPolicy::default()) } else { wanted.policy(number) }
     }
 
     fn tree() -> Vec<Candidate> {
@@ -156,7 +166,12 @@ mod tests {
         vec![
             candidate(1, "/", None, None),
             candidate(2, "/kubepods.slice", None, None),
-            candidate(3, &format!("/kubepods.slice/pod1/cri-containerd-{A}.scope"), Some(A), Some(("shop", Annotated::default()))),
+            candidate(
+                3,
+                &format!("/kubepods.slice/pod1/cri-containerd-{A}.scope"),
+                Some(A),
+                Some(("shop", Annotated::default())),
+            ),
             candidate(4, &format!("/kubepods.slice/pod2/cri-containerd-{A}.scope"), Some(A), Some(("shop", asks))),
             candidate(5, &format!("/kubepods.slice/pod2/cri-containerd-{A}.scope/inner"), Some(A), None),
             candidate(6, &format!("/system.slice/docker-{A}.scope"), Some(A), None),
@@ -203,7 +218,8 @@ mod tests {
     fn there_are_only_so_many_policies() {
         let pods: Vec<_> = (0..2_000_u32)
             .map(|number| {
-                let slow = Annotated { slower: Some(Duration::from_nanos(u64::from(number) + 1)), ..Annotated::default() };
+                let slow =
+                    Annotated { slower: Some(Duration::from_nanos(u64::from(number) + 1)), ..Annotated::default() };
                 candidate(u64::from(number), &format!("/kubepods/pod{number}/{A}"), Some(A), Some(("x", slow)))
             })
             .collect();

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::EnvFilter;
 
 use super::AgentError;
+use super::attached::Attached;
 use super::cost::Cost;
 use super::mounts::Mounts;
 use super::names::Whose;
 use super::outputs::Outputs;
 use super::pages::{AgentPages, gather};
 use super::policies::Wanted;
+use super::taps::Taps;
 use super::watch::{Chores, Watcher};
+use crate::attach::service::AttachServer;
 use crate::attribution::kubernetes::Kubernetes;
 use crate::attribution::{self, Attribution};
 use crate::clock::Clock;
@@ -25,12 +28,15 @@ use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
 use crate::probe::options::{EventPolicy, GlobList, ProbeOptions, Selection};
 use crate::reports::ReportsServer;
-use crate::telemetry::metrics::node::NodeCounts;
 use crate::telemetry::metrics::exemplars::Exemplars;
+use crate::telemetry::metrics::node::NodeCounts;
 use crate::telemetry::serve::{Condition, serve};
 
 /// Messages of mounts that may wait, each with at most 512 reports; mounts wait when it is full, and then drop.
 const MAX_MESSAGES: usize = 64;
+
+/// Questions that may wait; the agent looks every few milliseconds.
+const MAX_ASKS: usize = 64;
 
 /// Where the agent logs to from here on: stderr.
 pub(super) fn log(log: Log) {
@@ -51,8 +57,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
     let desk = ScrapeDesk::default();
     let exemplars = config.metrics.exemplars.then(|| Arc::new(Exemplars::new(config.metrics.max_series)));
     let condition = Arc::new(Mutex::new(Condition::Unwell("the agent starts".to_owned())));
-    let pages =
-        AgentPages { desk: desk.clone(), exemplars: exemplars.clone(), condition: Arc::clone(&condition) };
+    let pages = AgentPages { desk: desk.clone(), exemplars: exemplars.clone(), condition: Arc::clone(&condition) };
     let server = config.metrics.listen.map(|addr| serve(addr, pages)).transpose()?;
     let kubernetes = kubernetes(path, &config)?;
     let attribution = Attribution::start(attribution::Config {
@@ -61,6 +66,9 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         ..attribution::Config::default()
     })?;
     let whose = Arc::new(Whose::new(Arc::clone(&attribution), config.cluster.clone().unwrap_or_default()));
+    let (asks, asked) = crossbeam_channel::bounded(MAX_ASKS);
+    let attached = AttachServer::listen(&config.control.socket, asks, Arc::clone(&attribution));
+    let attached = Attached::new(attached.map_err(AgentError::Control)?, asked);
     let outputs = Outputs::open(&config, &whose, &gather(&desk), exemplars.clone())?;
     let probe = Probe::load(&ProbeOptions {
         selection: Selection::Policies,
@@ -75,17 +83,19 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         debug: false,
     })?;
     if !probe.joins() {
-        tracing::warn!("this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations");
+        tracing::warn!(
+            "this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations"
+        );
     }
-    let options =
-        PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };
+    let options = PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };
     Ok(Watcher {
         path: path.to_owned(),
         numbers: NodeCounts::new(config.metrics.max_series),
         pipeline: Pipeline::new(options, Clock::measure()),
         config,
         probe,
-        outputs,
+        taps: Taps::new(outputs, Arc::clone(&whose)),
+        attached,
         whose,
         attribution,
         from_mounts,
@@ -139,6 +149,7 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str
         ("metrics.listen", before.metrics.listen != after.metrics.listen),
         ("kubernetes", before.kubernetes != after.kubernetes),
         ("mounts.socket", before.mounts != after.mounts),
+        ("control.socket", before.control != after.control),
         ("node", before.node != after.node),
         ("cluster", before.cluster != after.cluster),
         ("log", before.log != after.log),
