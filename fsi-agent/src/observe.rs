@@ -4,6 +4,7 @@
 
 mod attached;
 mod command;
+mod growth;
 pub(crate) mod outputs;
 pub(crate) mod pace;
 mod processes;

@@ -2,18 +2,19 @@
 //!
 //! The agent counts by container and operation. Where paths or processes are chosen, the counts are those of the operations that were told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fsi_common::aggregate::{AggregateKey, AggregateValue, READ, WRITTEN, bucket_of};
+use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 use fsi_common::record::FileTotals;
 use lru::LruCache;
 
+use super::growth::{Aggregates, Growth, TheirNames, counted, grow};
 use super::outputs::{self, OutputError};
 use super::pace::Every;
 use super::processes;
@@ -21,14 +22,14 @@ use super::scrape::ScrapeDesk;
 use super::sinks::{Collected, Sinks};
 use super::{CommandEnd, Observation, ObserveConfig, ObserveError, Signals};
 use crate::attach::Whom;
-use crate::attach::client::{AttachError, Cgroup, Client, Loss as TheirLoss, Numbers, Stream, Told, Watching};
+use crate::attach::client::{AttachError, Client, Loss as TheirLoss, Numbers, Stream, Told, Watching};
 use crate::clock::{Clock, monotonic_ns};
 use crate::probe::features::TIER;
 use crate::probe::options::GlobList;
 use crate::span::{Above, FileSpan, OpSpan, Span, SpanBody, SpanId, SpanSink as _};
 use crate::summary::{Loss, Summary, SummaryInput};
 use crate::telemetry::containers::ContainerNames;
-use crate::telemetry::defs::{self, attribute};
+use crate::telemetry::defs;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
 use crate::top::meter::{Moves, moves};
@@ -45,81 +46,6 @@ const MAX_FILES: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const MAX_PROCESSES: usize = 1 << 20;
 /// What the agent loses there may be missing here.
 const STAGES: [&str; 5] = ["ring", "probe", "decode", "attribute", "correlate"];
-
-type Aggregates = HashMap<AggregateKey, AggregateValue>;
-
-/// What cgroups are called, as the agent says.
-#[derive(Debug, Default)]
-struct TheirNames(RwLock<HashMap<u64, Cgroup>>);
-
-impl TheirNames {
-    fn learn(&self, cgroups: Vec<Cgroup>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(cgroups.into_iter().map(|cgroup| (cgroup.id, cgroup)));
-    }
-
-    fn get(&self, cgroup: u64) -> Option<Cgroup> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&cgroup).cloned()
-    }
-}
-
-impl ContainerNames for TheirNames {
-    fn container(&self, cgroup: u64) -> Option<Arc<str>> {
-        self.get(cgroup)?.container_id.map(Arc::from)
-    }
-
-    fn describe(&self, cgroup: u64, _dev: u32, add: &mut dyn FnMut(&'static str, Arc<str>)) {
-        let Some(Cgroup { id: _, path: _, container_id: _, pod_uid, pod, namespace, container }) = self.get(cgroup)
-        else {
-            return;
-        };
-        let pairs = [
-            (attribute::K8S_POD_UID, pod_uid),
-            (attribute::K8S_POD_NAME, pod),
-            (attribute::K8S_NAMESPACE_NAME, namespace),
-            (attribute::K8S_CONTAINER_NAME, container),
-        ];
-        for (key, value) in pairs.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-            add(key, value.into());
-        }
-    }
-}
-
-/// What the agent's numbers grew by since the beginning, also where they are not to be had any more.
-#[derive(Debug, Default)]
-struct Growth {
-    last: Aggregates,
-    sum: Aggregates,
-}
-
-impl Growth {
-    fn since(numbers: Vec<(AggregateKey, AggregateValue)>) -> Self {
-        Self { last: numbers.into_iter().collect(), sum: Aggregates::new() }
-    }
-
-    fn add(&mut self, numbers: Vec<(AggregateKey, AggregateValue)>) {
-        for (key, value) in numbers {
-            let before = self.last.insert(key, value).unwrap_or_default();
-            let change = AggregateValue {
-                count: value.count.saturating_sub(before.count),
-                bytes: value.bytes.saturating_sub(before.bytes),
-                duration_ns: value.duration_ns.saturating_sub(before.duration_ns),
-                max_ns: value.max_ns,
-            };
-            if change.count > 0 {
-                grow(&mut self.sum, key, change);
-            }
-        }
-    }
-}
-
-fn grow(sums: &mut Aggregates, key: AggregateKey, change: AggregateValue) {
-    let sum = sums.entry(key).or_default();
-    sum.count += change.count;
-    sum.bytes += change.bytes;
-    sum.duration_ns += change.duration_ns;
-    sum.max_ns = sum.max_ns.max(change.max_ns);
-}
 
 /// A running observation.
 pub(super) struct Attached<'a> {
@@ -446,41 +372,5 @@ impl<'a> Attached<'a> {
         if let Err(error) = outputs::replace(path, &text) {
             self.note(error.to_string());
         }
-    }
-}
-
-/// An operation that was told, as the kernel would have counted it.
-fn counted(span: &Span, op: &OpSpan) -> (AggregateKey, AggregateValue) {
-    let Moves { reads, writes } = moves(op.op);
-    let has_moved = op.bytes.is_some();
-    let flag = |condition: bool, bit: u16| if condition { bit } else { 0 };
-    let key = AggregateKey {
-        cgroup: span.actor.cgroup,
-        dev: op.dev,
-        op: op.op.code(),
-        errno: op.errno,
-        bucket: bucket_of(op.duration_ns),
-        flags: flag(has_moved && reads, READ) | flag(has_moved && writes, WRITTEN),
-        reserved: 0,
-    };
-    let bytes = op.bytes.unwrap_or(0);
-    (key, AggregateValue { count: 1, bytes, duration_ns: op.duration_ns, max_ns: op.duration_ns })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_grow_from_the_beginning_and_stay_when_a_cgroup_is_gone() {
-        let key = |cgroup| AggregateKey { cgroup, ..AggregateKey::default() };
-        let value = |count| AggregateValue { count, bytes: 10 * count, duration_ns: count, max_ns: 3 };
-        let mut growth = Growth::since(vec![(key(1), value(5))]);
-        growth.add(vec![(key(1), value(7)), (key(2), value(1))]);
-        growth.add(vec![(key(2), value(4))]);
-        growth.add(vec![(key(2), value(4))]);
-        assert_eq!((growth.sum[&key(1)].count, growth.sum[&key(1)].bytes), (2, 20));
-        assert_eq!(growth.sum[&key(2)].count, 4);
-        assert_eq!(growth.sum.len(), 2);
     }
 }
