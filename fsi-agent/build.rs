@@ -12,6 +12,9 @@ use xtask::build_ebpf::{self, Arch, Missing};
 use xtask::workspace::Workspace;
 
 const CONTROL: &str = "control.proto";
+const AGENT: &str = "agent.proto";
+/// What `fsi ctl agent show --json` writes.
+const SHOWN: [&str; 8] = ["ShowReply", "Mount", "Policy", "Collector", "Kubernetes", "Loss", "Cost", "Watcher"];
 
 fn main() -> ExitCode {
     match embed().and_then(|()| services()) {
@@ -45,13 +48,18 @@ fn embed() -> Result<()> {
 
 fn services() -> Result<()> {
     println!("cargo::rerun-if-changed=proto");
-    for file in [CONTROL, "reports.proto"] {
+    for file in [CONTROL, "reports.proto", AGENT] {
         let mut compiler = protox::Compiler::new(["proto"]).context("open proto")?;
         compiler.open_file(file).with_context(|| format!("compile proto/{file}"))?;
         let mut builder = tonic_prost_build::configure();
         if file != CONTROL {
             // What another file imports of it is made once.
             builder = builder.extern_path(".fsi.control.v1", "crate::control::generated");
+        }
+        if file == AGENT {
+            for message in SHOWN {
+                builder = builder.message_attribute(format!("fsi.agent.v1.{message}"), "#[derive(serde::Serialize)]");
+            }
         }
         builder.compile_fds(compiler.file_descriptor_set()).with_context(|| format!("make code from proto/{file}"))?;
     }

@@ -4,18 +4,21 @@
 //! ```text
 //! probes (ring, numbers) --.
 //! mounts (agent.sock) -----+--> watch: one thread, the pipeline --> outputs: one thread per collector
-//! attribution (cgroups, ---'                                    `-> /metrics, /healthz, /readyz
-//!   mounts, Kubernetes)
+//! attribution (cgroups, ---'                                    |-> /metrics, /healthz, /readyz
+//!   mounts, Kubernetes)                                           `-> those who attach: one thread for all
 //! ```
 //! Everything that can be refused is refused before a probe is loaded. A crash leaves nothing loaded: the kernel frees what it held.
 
+mod attached;
 mod cost;
 mod mounts;
 mod names;
 mod outputs;
 mod pages;
 mod policies;
+mod raise;
 mod start;
+mod taps;
 mod watch;
 
 use std::io;
@@ -42,6 +45,8 @@ pub enum AgentError {
     Privacy(#[from] PrivacyError),
     #[error("listen for mounts: {0}")]
     Mounts(#[from] ListenError),
+    #[error("listen for those who attach: {0}")]
+    Control(#[source] ListenError),
     #[error("metrics.listen: {0}")]
     Serve(#[from] ServeError),
     #[error("otlp: {0}")]

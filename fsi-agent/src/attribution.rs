@@ -27,7 +27,7 @@ mod volumes;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +149,12 @@ impl Attribution {
             let mounted = volumes.behind(device, pod.map(|pod| &**pod))?;
             Some(self.told(mounted))
         })
+    }
+
+    /// Where the hierarchy is mounted whose cgroups are known.
+    #[must_use]
+    pub fn hierarchy(&self) -> Option<&Path> {
+        self.cgroups.sought().cgroups().hierarchy()
     }
 
     /// All cgroups that are there, or were a while ago.

@@ -35,7 +35,7 @@ enum Command {
     Observe(Box<observe::ObserveArgs>),
     /// The daemon of a node: watches its containers, joins what its mounts report, serves and exports both.
     Agent(agent::AgentArgs),
-    /// Talk to a mount while it runs: its rules, its fault log, a power cut, another server.
+    /// Talk to a mount while it runs: its rules, its fault log, a power cut, another server; or ask the agent how it is.
     Ctl(ctl::CtlArgs),
     /// Say what this kernel and these privileges allow, and what to do to get the rest.
     Doctor(doctor::DoctorArgs),

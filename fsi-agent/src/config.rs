@@ -37,6 +37,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub kubernetes: Kubernetes,
     pub mounts: Mounts,
+    pub control: Control,
     pub privacy: Privacy,
     pub log: Log,
     /// Longest time after SIGTERM for what is not sent yet.
@@ -152,6 +153,12 @@ pub struct Kubernetes {
 /// How mounts reach the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounts {
+    pub socket: PathBuf,
+}
+
+/// How the agent is asked while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
     pub socket: PathBuf,
 }
 
@@ -290,6 +297,7 @@ impl Default for Config {
                 kubelet_root: PathBuf::from("/var/lib/kubelet"),
             },
             mounts: Mounts { socket: crate::reports::agent_socket() },
+            control: Control { socket: crate::attach::agent_socket() },
             privacy: Privacy { paths: PathPrivacy::Full, key: None },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             drain: Duration::from_secs(10),

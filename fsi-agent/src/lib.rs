@@ -1,6 +1,7 @@
 //! FSI's agent as a library: probes in the kernel, one pipeline from their records to spans and metrics, and the commands.
 
 pub mod agent;
+pub mod attach;
 pub mod attribution;
 pub mod clock;
 pub mod config;

@@ -2,7 +2,9 @@
 //!
 //! Nothing is created or started before everything that can be refused has been: the command, the outputs, the probes.
 
+mod attached;
 mod command;
+mod growth;
 pub(crate) mod outputs;
 pub(crate) mod pace;
 mod processes;
@@ -18,6 +20,8 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
+use crate::attach::Whom;
+use crate::attach::client::AttachError;
 use crate::probe::options::{ProbeOptions, Selection};
 use crate::probe::{Probe, ProbeError};
 use crate::summary::Summary;
@@ -31,6 +35,8 @@ pub use signals::Signals;
 #[derive(Clone, Debug)]
 pub struct ObserveConfig {
     pub probe: ProbeOptions,
+    /// Through the agent that listens there, and of whom; the selection of the probe means nothing then.
+    pub attach: Option<(PathBuf, Whom)>,
     /// Program and arguments; empty unless the selection is [`Selection::Command`].
     pub command: Vec<OsString>,
     /// How long; without it until the command ends or a signal comes.
@@ -70,6 +76,8 @@ pub enum ObserveError {
     Probe(#[from] ProbeError),
     #[error("command `{name}` could not be started: {source}")]
     Spawn { name: String, source: ProbeError },
+    #[error("{0}")]
+    Attach(#[from] AttachError),
     #[error("wait for the command: {0}")]
     Wait(#[source] io::Error),
     #[error("listen for signals: {0}")]
@@ -118,6 +126,13 @@ pub fn run(config: &ObserveConfig, listening: impl FnOnce(SocketAddr)) -> Result
     }
     outputs::check(config)?;
     let signals = Signals::listen().map_err(ObserveError::Signals)?;
+    if let Some((socket, whom)) = &config.attach {
+        let attached = attached::Attached::new(config, socket, whom, signals)?;
+        if let Some(addr) = attached.metrics_addr() {
+            listening(addr);
+        }
+        return Ok(attached.run());
+    }
     let probe = Probe::load(&config.probe)?;
     let session = session::Session::new(config, probe, signals)?;
     if let Some(addr) = session.metrics_addr() {

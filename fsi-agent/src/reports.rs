@@ -24,6 +24,7 @@ use crate::fuse::report::{FileReport, OpReport};
 use crate::telemetry::defs;
 
 pub use self::listen::ListenError;
+pub(crate) use self::listen::{Claim, bind};
 
 /// Reports in one batch.
 pub(crate) const MAX_BATCH: usize = 512;
@@ -139,7 +140,7 @@ pub struct ReportsServer {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// Its lock says that this agent is the one; given up after the thread has ended.
-    claim: listen::Claim,
+    claim: Claim,
 }
 
 impl ReportsServer {
@@ -150,7 +151,7 @@ impl ReportsServer {
     /// When another agent listens there, or the socket or the thread cannot be had.
     pub fn listen(path: &Path, sender: Sender<FromMount>) -> Result<Self, ListenError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ListenError::Thread)?;
-        let (claim, listener) = listen::bind(path)?;
+        let (claim, listener) = bind(path)?;
         let listener = {
             let _entered = runtime.enter();
             tokio::net::UnixListener::from_std(listener)

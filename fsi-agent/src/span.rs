@@ -148,3 +148,22 @@ pub struct Interposed {
 pub trait SpanSink {
     fn span(&mut self, span: &Arc<Span>);
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A span of which only that it is one matters.
+    pub(crate) fn process() -> Arc<Span> {
+        Arc::new(Span {
+            trace: TraceId([1; 16]),
+            id: SpanId([2; 8]),
+            parent: None,
+            above: Above::Nothing,
+            start_unix_ns: 1,
+            end_unix_ns: 2,
+            actor: Actor { tgid: 3, tid: 4, uid: 5, comm: *b"command\0\0\0\0\0\0\0\0\0", cgroup: 6 },
+            body: SpanBody::Process(ProcessSpan { parent_tgid: 7, exit_code: Some(8) }),
+        })
+    }
+}

@@ -129,7 +129,10 @@ impl Summary {
         totals.processes_running = input.processes_running;
         let counter = |counter: Counter| input.counters[counter as usize];
         Self {
-            subject: subject(input.config),
+            subject: match &input.config.attach {
+                Some((_socket, whom)) => format!("{}, through the agent", whom.words()),
+                None => subject(input.config),
+            },
             exit_code: exit_code(input.command),
             start_unix_ns: input.start_unix_ns,
             duration_ns: u64::try_from(input.duration.as_nanos()).unwrap_or(u64::MAX),

@@ -4,14 +4,18 @@
 //! crosses as an event and is summed up here, in bounded memory.
 
 mod gather;
-mod meter;
+pub(crate) mod meter;
 mod screen;
+mod source;
 mod table;
 
 use std::io;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use crate::attach::Whom;
+use crate::attach::client::AttachError;
 use crate::clock::{Clock, monotonic_ns};
 use crate::observe::Signals;
 use crate::probe::ProbeError;
@@ -54,6 +58,8 @@ impl By {
 #[derive(Clone, Debug)]
 pub struct TopConfig {
     pub probe: ProbeOptions,
+    /// Through the agent that listens there, and of whom; the selection of the probe means nothing then.
+    pub attach: Option<(PathBuf, Whom)>,
     pub by: By,
     pub sort: SortBy,
     pub interval: Duration,
@@ -66,6 +72,8 @@ pub struct TopConfig {
 pub enum TopError {
     #[error("{0}")]
     Probe(#[from] ProbeError),
+    #[error("{0}")]
+    Attach(#[from] AttachError),
     #[error("listen for signals: {0}")]
     Signals(#[source] io::Error),
     #[error("draw on the terminal: {0}")]
@@ -85,7 +93,7 @@ pub fn once(config: &TopConfig) -> Result<String, TopError> {
     let duration = config.duration.unwrap_or(config.interval);
     let start_ns = monotonic_ns();
     while Clock::since(start_ns) < duration && !signals.any() {
-        gatherer.drain();
+        gatherer.drain()?;
         thread::sleep(DRAIN);
     }
     let table = gatherer.table(config.sort)?;

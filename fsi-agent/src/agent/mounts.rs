@@ -17,6 +17,7 @@ const MAX_VOLUMES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     names: HashMap<u32, Arc<str>>,
+    infos: BTreeMap<u32, MountInfo>,
     /// Those of mounts that ended stay: a counter never goes down.
     counts: BTreeMap<Arc<str>, MountCounts>,
 }
@@ -30,15 +31,23 @@ impl Mounts {
             name = OTHER.into();
         }
         self.names.insert(info.dev, Arc::clone(&name));
+        self.infos.insert(info.dev, info.clone());
         self.counts.entry(Arc::clone(&name)).or_default();
         name
     }
 
     pub(super) fn gone(&mut self, dev: u32) {
         self.names.remove(&dev);
+        self.infos.remove(&dev);
     }
 
-    /// Those that talk now.
+    /// Those that talk now, with what they are called.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MountInfo, &str)> {
+        let name = |dev: &u32| self.names.get(dev).map_or("", |name| &**name);
+        self.infos.iter().map(move |(dev, info)| (info, name(dev)))
+    }
+
+    /// How many.
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }

@@ -90,6 +90,11 @@ impl Outputs {
         self.unwanted
     }
 
+    /// An operation that crossed for somebody who watches, and for nobody else.
+    pub(super) const fn leave_out(&mut self) {
+        self.unwanted += 1;
+    }
+
     /// What became of everything at each collector.
     pub(super) fn report(&self) -> Vec<EndpointReport> {
         self.handle.report()
@@ -174,7 +179,7 @@ fn selects(globs: Option<&Automaton>, path: Option<&Path>) -> bool {
     globs.is_none_or(|globs| path.is_some_and(|path| glob::matches(globs, &path.bytes)))
 }
 
-fn is_on_purpose(op: &OpSpan) -> bool {
+pub(super) fn is_on_purpose(op: &OpSpan) -> bool {
     let of = |interposed: &Interposed| {
         !interposed.faults.is_empty() || interposed.injected_ns != 0 || interposed.throttle_ns != 0
     };

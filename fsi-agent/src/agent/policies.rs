@@ -73,6 +73,12 @@ fn of(observe: &Observe, identity: &Identity) -> Policy {
 }
 
 impl Wanted {
+    /// What a number stands for; nothing: not looked at.
+    pub(super) fn policy(&self, number: u32) -> Option<KernelPolicy> {
+        let place = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.policies.get(place).copied()
+    }
+
     fn add(&mut self, id: u64, policy: Policy) {
         let number = self.number(policy);
         match number {
@@ -85,7 +91,11 @@ impl Wanted {
         if policy.level == Level::Off {
             return Some(0);
         }
-        let policy = of_kernel(policy);
+        self.number_of(of_kernel(policy))
+    }
+
+    /// The number of a policy; nothing when there are too many.
+    pub(super) fn number_of(&mut self, policy: KernelPolicy) -> Option<u32> {
         let place = self.policies.iter().position(|known| *known == policy).unwrap_or_else(|| {
             self.policies.push(policy);
             self.policies.len() - 1
@@ -148,10 +158,7 @@ mod tests {
 
     fn events(wanted: &Wanted, id: u64) -> Option<KernelPolicy> {
         let number = *wanted.cgroups.get(&id)?;
-        match number.checked_sub(1) {
-            None => Some(KernelPolicy::default()),
-            Some(at) => wanted.policies.get(usize::try_from(at).ok()?).copied(),
-        }
+        if number == 0 { Some(KernelPolicy::default()) } else { wanted.policy(number) }
     }
 
     fn tree() -> Vec<Candidate> {

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::EnvFilter;
 
 use super::AgentError;
+use super::attached::Attached;
 use super::cost::Cost;
 use super::mounts::Mounts;
 use super::names::Whose;
 use super::outputs::Outputs;
 use super::pages::{AgentPages, gather};
 use super::policies::Wanted;
+use super::taps::Taps;
 use super::watch::{Chores, Watcher};
+use crate::attach::service::AttachServer;
 use crate::attribution::kubernetes::Kubernetes;
 use crate::attribution::{self, Attribution};
 use crate::clock::Clock;
@@ -31,6 +34,9 @@ use crate::telemetry::serve::{Condition, serve};
 
 /// Messages of mounts that may wait, each with at most 512 reports; mounts wait when it is full, and then drop.
 const MAX_MESSAGES: usize = 64;
+
+/// Questions that may wait; the agent looks every few milliseconds.
+const MAX_ASKS: usize = 64;
 
 /// Where the agent logs to from here on: stderr.
 pub(super) fn log(log: Log) {
@@ -60,6 +66,9 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         ..attribution::Config::default()
     })?;
     let whose = Arc::new(Whose::new(Arc::clone(&attribution), config.cluster.clone().unwrap_or_default()));
+    let (asks, asked) = crossbeam_channel::bounded(MAX_ASKS);
+    let attached = AttachServer::listen(&config.control.socket, asks, Arc::clone(&attribution));
+    let attached = Attached::new(attached.map_err(AgentError::Control)?, asked);
     let outputs = Outputs::open(&config, &whose, &gather(&desk), exemplars.clone())?;
     let probe = Probe::load(&ProbeOptions {
         selection: Selection::Policies,
@@ -85,7 +94,8 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         pipeline: Pipeline::new(options, Clock::measure()),
         config,
         probe,
-        outputs,
+        taps: Taps::new(outputs, Arc::clone(&whose)),
+        attached,
         whose,
         attribution,
         from_mounts,
@@ -139,6 +149,7 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str
         ("metrics.listen", before.metrics.listen != after.metrics.listen),
         ("kubernetes", before.kubernetes != after.kubernetes),
         ("mounts.socket", before.mounts != after.mounts),
+        ("control.socket", before.control != after.control),
         ("node", before.node != after.node),
         ("cluster", before.cluster != after.cluster),
         ("log", before.log != after.log),

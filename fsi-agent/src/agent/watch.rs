@@ -11,12 +11,14 @@ use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 
 use super::AgentError;
+use super::attached::Attached;
 use super::cost::{self, Cost};
 use super::mounts::Mounts;
 use super::names::Whose;
 use super::outputs::Outputs;
 use super::pages::Families;
-use super::policies::{self, Wanted};
+use super::policies::Wanted;
+use super::taps::Taps;
 use super::{pages, start};
 use crate::attribution::Attribution;
 use crate::clock::{Clock, monotonic_ns};
@@ -71,7 +73,8 @@ pub(super) struct Watcher {
     pub(super) config: Config,
     pub(super) probe: Probe,
     pub(super) pipeline: Pipeline,
-    pub(super) outputs: Outputs,
+    pub(super) taps: Taps,
+    pub(super) attached: Attached,
     pub(super) whose: Arc<Whose>,
     pub(super) attribution: Arc<Attribution>,
     pub(super) from_mounts: Receiver<FromMount>,
@@ -139,6 +142,7 @@ impl Watcher {
         loop {
             let (records, messages) = (self.drain(), self.hear()?);
             self.do_chores()?;
+            self.hear_asks()?;
             if self.signals.count() > self.signals.hangups() {
                 break;
             }
@@ -150,9 +154,9 @@ impl Watcher {
         Ok(())
     }
 
-    fn drain(&mut self) -> usize {
-        let Self { probe, pipeline, outputs, .. } = self;
-        let records = probe.drain(&mut |record| pipeline.record(record, outputs));
+    pub(super) fn drain(&mut self) -> usize {
+        let Self { probe, pipeline, taps, .. } = self;
+        let records = probe.drain(&mut |record| pipeline.record(record, taps));
         self.ring_records += records as u64;
         records
     }
@@ -180,7 +184,7 @@ impl Watcher {
             FromMount::Operations { dev: _, operations } => {
                 for report in operations {
                     self.mounts.count(&report);
-                    self.pipeline.report(report, now_ns, &mut self.outputs);
+                    self.pipeline.report(report, now_ns, &mut self.taps);
                 }
             }
             // The kernel tells of open files, also of those that a mount does not see the use of.
@@ -212,7 +216,7 @@ impl Watcher {
             self.set_policies()?;
         }
         if self.chores.tick.is_due(now_ns) {
-            self.pipeline.tick(now_ns, &mut self.outputs);
+            self.pipeline.tick(now_ns, &mut self.taps);
             self.numbers.tick(now_ns);
             self.cost.tick(&self.probe, now_ns);
         }
@@ -247,36 +251,6 @@ impl Watcher {
         }
     }
 
-    /// Says to the kernel side whom to look at, if anything about that has changed.
-    fn set_policies(&mut self) -> Result<(), AgentError> {
-        if std::mem::take(&mut self.forget_again) {
-            self.probe.forget_verdicts()?;
-        }
-        let seen = (self.attribution.cgroup_changes(), self.attribution.generation());
-        if self.seen == Some(seen) {
-            return Ok(());
-        }
-        self.seen = Some(seen);
-        let candidates = self.attribution.cgroups();
-        let candidates: Vec<_> =
-            candidates.into_iter().map(|(id, identity)| policies::Candidate { id, identity }).collect();
-        let extra = start::cgroup_ids(&self.config.observe.cgroups);
-        let wanted = policies::wanted(&self.config.observe, &candidates, &extra);
-        if wanted == self.wanted {
-            return Ok(());
-        }
-        for (number, policy) in (1..).zip(&wanted.policies) {
-            self.probe.set_policy(number, *policy)?;
-        }
-        let without = self.probe.set_cgroups(&wanted.cgroups)? + wanted.over;
-        if without > 0 {
-            tracing::warn!(without, "too many cgroups with a policy of their own; these have that of the cgroup above");
-        }
-        self.wanted = wanted;
-        self.forget_again = true;
-        Ok(())
-    }
-
     /// Takes the numbers of cgroups that are gone out of the kernel, where there is only so much room.
     fn take_ended(&mut self, now_ns: u64) -> Result<(), AgentError> {
         let cgroups: BTreeSet<u64> = self.probe.aggregates()?.iter().map(|(key, _value)| key.cgroup).collect();
@@ -285,6 +259,7 @@ impl Watcher {
             return Ok(());
         }
         let taken = self.probe.take_aggregates(&gone)?;
+        self.attached.ended(&taken, now_ns);
         let keep = u64::try_from(self.config.metrics.keep_ended.as_nanos()).unwrap_or(u64::MAX);
         self.numbers.ended(&taken, &*self.whose, now_ns.saturating_add(keep));
         Ok(())
@@ -307,7 +282,7 @@ impl Watcher {
         for what in start::needs_restart(&self.config, &config) {
             tracing::warn!(what, "this holds after the next start of the agent");
         }
-        let old = std::mem::replace(&mut self.outputs, outputs);
+        let old = std::mem::replace(&mut self.taps.outputs, outputs);
         self.before.made += old.made();
         self.before.unwanted += old.unwanted();
         let (so_far, drain) = (old.report(), self.config.drain);
@@ -336,20 +311,11 @@ impl Watcher {
         let counters = self.probe.counters()?;
         let node = self.numbers.families(&aggregates, &*self.whose);
         let joins = self.pipeline.join_counts();
-        let reports = self.reports.counts();
-        let mut losses: Vec<_> = self.pipeline.losses().iter().collect();
-        // One report for each collector and each time that it was configured.
-        let mut collectors = self.before.reports();
-        collectors.extend(self.outputs.report());
-        let collectors = export::merged(collectors);
+        let collectors = self.collectors();
+        let losses = self.losses(&collectors);
         let exported = collectors.iter().filter_map(|report| report.spans.as_ref());
-        losses.extend(exported.clone().flat_map(|report| report.losses.iter().copied()));
         let exported: u64 = exported.map(|report| report.exported).sum();
-        for (why, count) in [(Lost::QueueFull, reports.lost_queue_full), (Lost::Unsent, reports.lost_unsent)] {
-            let (stage, reason) = why.labels();
-            losses.push((stage, reason, count));
-        }
-        let unwanted = self.before.unwanted + self.outputs.unwanted();
+        let unwanted = self.before.unwanted + self.taps.outputs.unwanted();
         let sampled_out = counters[Counter::SampledOut as usize] + joins.sampled_out + unwanted;
         Ok(AgentSnapshot {
             node,
@@ -358,7 +324,7 @@ impl Watcher {
             counters,
             losses,
             spans: vec![
-                (defs::OUTCOME_MADE, self.before.made + self.outputs.made()),
+                (defs::OUTCOME_MADE, self.before.made + self.taps.outputs.made()),
                 (defs::OUTCOME_SAMPLED_OUT, sampled_out),
                 (defs::OUTCOME_EXPORTED, exported),
             ],
@@ -376,6 +342,27 @@ impl Watcher {
         })
     }
 
+    /// One report for each collector, over each time that it was configured.
+    pub(super) fn collectors(&mut self) -> Vec<EndpointReport> {
+        let mut collectors = self.before.reports();
+        collectors.extend(self.taps.outputs.report());
+        export::merged(collectors)
+    }
+
+    /// What was lost on this side of the kernel; the same pair may come more than once.
+    pub(super) fn losses(&self, collectors: &[EndpointReport]) -> Vec<(&'static str, &'static str, u64)> {
+        let mut losses: Vec<_> = self.pipeline.losses().iter().collect();
+        let exported = collectors.iter().filter_map(|report| report.spans.as_ref());
+        losses.extend(exported.flat_map(|report| report.losses.iter().copied()));
+        let reports = self.reports.counts();
+        for (why, count) in [(Lost::QueueFull, reports.lost_queue_full), (Lost::Unsent, reports.lost_unsent)] {
+            let (stage, reason) = why.labels();
+            losses.push((stage, reason, count));
+        }
+        losses.push((defs::STAGE_WATCH, defs::REASON_QUEUE_FULL, self.taps.dropped()));
+        losses
+    }
+
     /// Nothing is counted or told any more; what was is brought home.
     fn finish(mut self) {
         tracing::info!("the agent ends");
@@ -388,10 +375,11 @@ impl Watcher {
                 break;
             }
         }
-        self.pipeline.finish(monotonic_ns(), &mut self.outputs);
-        // A scrape from here on would wait for an answer that does not come.
+        self.pipeline.finish(monotonic_ns(), &mut self.taps);
+        // A scrape or a question from here on would wait for an answer that does not come.
         self.server = None;
+        drop(self.attached);
         let left = self.config.drain.saturating_sub(Clock::since(begun_ns));
-        self.outputs.close(left);
+        self.taps.outputs.close(left);
     }
 }

@@ -1,4 +1,4 @@
-//! `fsi ctl`: asks a mount, or tells it, while it runs.
+//! `fsi ctl`: asks a mount or the agent, or tells a mount, while it runs.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use fsi_agent::attach;
 use fsi_agent::clock::{self, Clock};
 use fsi_agent::control::client::{Client, ClientError};
 use fsi_agent::control::target::{self, MountOfOurs};
@@ -22,6 +23,8 @@ use serde_json::Map;
 use super::output::{self, Reader};
 use super::{Failure, output::say};
 
+/// The target that is no mount.
+const AGENT: &str = "agent";
 /// How often a log that is followed is asked for what is new.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// How often a mount without a server is asked again.
@@ -29,14 +32,17 @@ const RETRY: Duration = Duration::from_millis(50);
 /// What moves data or starts processes may take this long, once the mount has answered at all.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Talks to a mount over its control socket.
+/// Talks to a mount over its control socket; TARGET `agent` is the agent of this node, unless there is a file of that name.
 #[derive(Args, Debug)]
 pub(super) struct CtlArgs {
-    /// Where it is mounted
+    /// Where it is mounted, or `agent`
     #[arg(value_name = "TARGET")]
     target: PathBuf,
     #[command(subcommand)]
     what: What,
+    /// Where the agent listens, with TARGET `agent` [default: agent-control.sock in $FSI_RUN_DIR or /run/fsi]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
     /// The answer as one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -104,6 +110,9 @@ pub(super) fn run(arguments: &CtlArgs) -> Result<ExitCode, Failure> {
         | What::PowerCut
         | What::Upgrade { .. } => None,
     };
+    if arguments.target == Path::new(AGENT) && !arguments.target.exists() {
+        return agent(arguments);
+    }
     let found = target::find(&arguments.target).map_err(failed)?;
     let client = Client::connect(&found.socket(), arguments.timeout).map_err(failed)?;
     let mut mount = Mount { arguments, found, client };
@@ -129,6 +138,27 @@ pub(super) fn run(arguments: &CtlArgs) -> Result<ExitCode, Failure> {
         What::PowerCut => mount.power_cut(),
         What::Upgrade { binary } => mount.upgrade(binary.as_deref()),
     }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the agent is asked.
+fn agent(arguments: &CtlArgs) -> Result<ExitCode, Failure> {
+    let What::Show = arguments.what else {
+        return Err(Failure::Usage(
+            "the agent takes only `show`; SIGHUP has it read its configuration again".to_owned(),
+        ));
+    };
+    let socket = arguments.socket.clone().unwrap_or_else(attach::agent_socket);
+    let reply = attach::client::Client::connect(&socket).and_then(|mut agent| agent.show()).map_err(failed)?;
+    if !arguments.json {
+        output::result(&attach::words::status(&reply))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut document = Map::from_iter([("schema".to_owned(), "fsi.ctl.agent/1".into())]);
+    if let serde_json::Value::Object(fields) = serde_json::to_value(&reply).map_err(failed)? {
+        document.extend(fields);
+    }
+    output::result(&serde_json::to_string_pretty(&document).map_err(failed)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@ use fsi_agent::probe::options::{EventPolicy, ProbeOptions, Selection};
 use fsi_agent::selection::quantity;
 use fsi_agent::summary::{Summary, json, text};
 
-use super::options::{EventArgs, FilterArgs, Filters, ProbeArgs, SelectionArgs};
+use super::options::{AttachArgs, EventArgs, FilterArgs, Filters, ProbeArgs, SelectionArgs, not_attached};
 use super::{Failure, output};
 
 /// `fsi observe [options] -- CMD...` runs CMD and observes it and all its descendants; with --pid, --cgroup, --container
@@ -25,6 +25,8 @@ pub(super) struct ObserveArgs {
     command: Vec<OsString>,
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    attach: AttachArgs,
     /// Stop observing after this time (ms, s, m, h), for example 30s [default: until the command ends, or Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = quantity::duration)]
     duration: Option<Duration>,
@@ -120,10 +122,18 @@ fn passed_on(status: ExitStatus) -> ExitCode {
 }
 
 fn failure(error: ObserveError) -> Failure {
+    match error {
+        ObserveError::Attach(error) => not_attached(error),
+        error => other_failure(error),
+    }
+}
+
+fn other_failure(error: ObserveError) -> Failure {
     match &error {
         ObserveError::NotFound { .. } => Failure::Code(127, error.into()),
         ObserveError::NotExecutable { .. } => Failure::Code(126, error.into()),
         ObserveError::Probe(_)
+        | ObserveError::Attach(_)
         | ObserveError::Spawn { .. }
         | ObserveError::Wait(_)
         | ObserveError::Signals(_)
@@ -134,8 +144,22 @@ fn failure(error: ObserveError) -> Failure {
 }
 
 fn resolve(arguments: ObserveArgs) -> Result<ObserveConfig, Failure> {
-    let ObserveArgs { command, selection, duration, filters, events, outputs, probe } = arguments;
-    let selection = match (selection.resolve()?, command.is_empty()) {
+    let ObserveArgs { command, selection, attach, duration, filters, events, outputs, probe } = arguments;
+    let attach = match attach.resolve(&selection)? {
+        None => None,
+        Some(_) if !command.is_empty() => {
+            let sentence = "--attach: a command is observed from its first operation on, with probes of its own; leave out --attach, or the command";
+            return Err(Failure::Usage(sentence.to_owned()));
+        }
+        Some((_, None)) => {
+            let sentence = "--attach: say whom to observe: --cgroup, --container, --pod, --namespace, or --all that the agent looks at";
+            return Err(Failure::Usage(sentence.to_owned()));
+        }
+        Some((socket, Some(whom))) => Some((socket, whom)),
+    };
+    // What an agent is asked for may be a pod or in another mount namespace.
+    let chosen = if attach.is_some() { Some(Selection::All) } else { selection.resolve()? };
+    let selection = match (chosen, command.is_empty()) {
         (Some(selection), true) => selection,
         (None, false) => Selection::Command,
         (Some(_), false) => {
@@ -150,7 +174,8 @@ fn resolve(arguments: ObserveArgs) -> Result<ObserveConfig, Failure> {
     let Filters { paths, processes, operations } = filters.resolve()?;
     let OutputArgs { json: _, tree, otlp, otlp_deadline, spans, metrics, metrics_listen } = outputs;
     let wants_spans = tree || otlp.is_some() || spans.is_some();
-    let events = policy(&events, wants_spans)?;
+    // Files are known by their operations alone where the kernel's totals belong to the agent.
+    let events = policy(&events, wants_spans || attach.is_some())?;
     Ok(ObserveConfig {
         probe: ProbeOptions {
             selection,
@@ -164,6 +189,7 @@ fn resolve(arguments: ObserveArgs) -> Result<ObserveConfig, Failure> {
             ring_bytes: probe.ring,
             debug: probe.debug_probes,
         },
+        attach,
         command,
         duration,
         tree: if tree { TreeDrawing::Draw } else { TreeDrawing::Omit },

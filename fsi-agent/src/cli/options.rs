@@ -1,10 +1,12 @@
 //! Options that commands share: whom to look at, and which operations.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use fsi_agent::attach::client::AttachError;
+use fsi_agent::attach::{Whom, agent_socket};
 use fsi_agent::probe::options::{GlobList, Selection};
 use fsi_agent::selection::glob::{self, GlobStyle};
 use fsi_agent::selection::{container, quantity};
@@ -51,10 +53,7 @@ impl SelectionArgs {
         let mut directories = Vec::new();
         for path in cgroup {
             if !path.join("cgroup.procs").exists() {
-                let path = path.display();
-                return Err(Failure::Usage(format!(
-                    "--cgroup {path}: is no cgroup directory (it has no cgroup.procs); give one below /sys/fs/cgroup"
-                )));
+                return Err(no_cgroup(path));
             }
             directories.push(path.clone());
         }
@@ -62,6 +61,72 @@ impl SelectionArgs {
             directories.extend(container::find(id).map_err(|error| Failure::Failed(error.into()))?);
         }
         Ok(Some(Selection::Cgroups(directories)))
+    }
+}
+
+/// Watching through an agent.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Through the agent")]
+pub(super) struct AttachArgs {
+    /// Attach to the agent that runs, and load no probes [default SOCKET: agent-control.sock in $FSI_RUN_DIR or /run/fsi]
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1)]
+    pub attach: Option<Option<PathBuf>>,
+    /// The pods whose name matches this glob; needs --attach
+    #[arg(long, value_name = "NAME", requires = "attach")]
+    pub pod: Option<String>,
+    /// The pods of the namespaces whose name matches this glob; needs --attach
+    #[arg(long, value_name = "NS", requires = "attach")]
+    pub namespace: Option<String>,
+}
+
+impl AttachArgs {
+    /// The agent and whom to watch, if through an agent; `None` stands for nobody chosen.
+    pub(super) fn resolve(&self, selection: &SelectionArgs) -> Result<Option<(PathBuf, Option<Whom>)>, Failure> {
+        let Self { attach, pod, namespace } = self;
+        let Some(socket) = attach else { return Ok(None) };
+        let socket = socket.clone().unwrap_or_else(agent_socket);
+        let SelectionArgs { pid, cgroup, container, all } = selection;
+        if pid.is_some() {
+            let sentence =
+                "--attach: the agent tells cgroups apart, not processes; give --cgroup, or leave out --attach";
+            return Err(Failure::Usage(sentence.to_owned()));
+        }
+        let (by_pod, by_cgroup) = (pod.is_some() || namespace.is_some(), !cgroup.is_empty() || !container.is_empty());
+        if usize::from(by_pod) + usize::from(by_cgroup) + usize::from(*all) > 1 {
+            let sentence = "--cgroup/--container, --pod/--namespace and --all exclude each other; give one of them";
+            return Err(Failure::Usage(sentence.to_owned()));
+        }
+        if by_pod {
+            return Ok(Some((socket, Some(Whom::Pods { pod: pod.clone(), namespace: namespace.clone() }))));
+        }
+        if by_cgroup {
+            let canonical = |path: &PathBuf| {
+                let path = path
+                    .canonicalize()
+                    .map_err(|error| Failure::usage(&format!("--cgroup {}", path.display()), error))?;
+                if path.join("cgroup.procs").exists() { Ok(path) } else { Err(no_cgroup(&path)) }
+            };
+            let directories = cgroup.iter().map(canonical).collect::<Result<_, _>>()?;
+            return Ok(Some((socket, Some(Whom::Cgroups { directories, containers: container.clone() }))));
+        }
+        Ok(Some((socket, all.then_some(Whom::All))))
+    }
+}
+
+fn no_cgroup(path: &Path) -> Failure {
+    let path = path.display();
+    Failure::Usage(format!(
+        "--cgroup {path}: is no cgroup directory (it has no cgroup.procs); give one below /sys/fs/cgroup"
+    ))
+}
+
+/// An agent that is not there says how to do without.
+pub(super) fn not_attached(error: AttachError) -> Failure {
+    match &error {
+        AttachError::NoAgent(_) => {
+            Failure::Failed(anyhow::anyhow!("{error}; leave out --attach to watch with probes of our own"))
+        }
+        _ => Failure::Failed(error.into()),
     }
 }
 

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use fsi_agent::probe::options::{ProbeOptions, Selection};
+use fsi_agent::attach::Whom;
+use fsi_agent::probe::options::{GlobList, ProbeOptions, Selection};
 use fsi_agent::selection::quantity;
-use fsi_agent::top::{self, By, SortBy, TopConfig};
+use fsi_agent::top::{self, By, SortBy, TopConfig, TopError};
 
-use super::options::{FilterArgs, Filters, ProbeArgs, SelectionArgs};
+use super::options::{AttachArgs, FilterArgs, Filters, ProbeArgs, SelectionArgs, not_attached};
 use super::{Failure, output};
 
 /// Shows everything unless --pid, --cgroup or --container is given. Keys: o ops, r read, w written, e errors, t time,
@@ -33,6 +34,8 @@ pub(super) struct TopArgs {
     once: bool,
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    attach: AttachArgs,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
@@ -68,16 +71,23 @@ pub(super) fn run(arguments: TopArgs) -> Result<ExitCode, Failure> {
     }
     let config = resolve(arguments)?;
     if once {
-        let text = top::once(&config).map_err(|error| Failure::Failed(error.into()))?;
+        let text = top::once(&config).map_err(failure)?;
         output::result(&text)?;
     } else {
-        top::live(&config).map_err(|error| Failure::Failed(error.into()))?;
+        top::live(&config).map_err(failure)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn failure(error: TopError) -> Failure {
+    match error {
+        TopError::Attach(error) => not_attached(error),
+        TopError::Probe(_) | TopError::Signals(_) | TopError::Terminal(_) => Failure::Failed(error.into()),
+    }
+}
+
 fn resolve(arguments: TopArgs) -> Result<TopConfig, Failure> {
-    let TopArgs { by, sort, interval, duration, once: _, selection, filters, probe } = arguments;
+    let TopArgs { by, sort, interval, duration, once: _, selection, attach, filters, probe } = arguments;
     if interval < LEAST_INTERVAL {
         return Err(Failure::Usage("--interval: write at least `100ms`".to_owned()));
     }
@@ -95,10 +105,19 @@ fn resolve(arguments: TopArgs) -> Result<TopConfig, Failure> {
         SortArg::Time => SortBy::Time,
         SortArg::Latency => SortBy::Latency,
     };
+    let attach = attach.resolve(&selection)?.map(|(socket, whom)| (socket, whom.unwrap_or(Whom::All)));
     let Filters { paths, processes, operations } = filters.resolve()?;
+    let is_filtered = [&paths, &processes].iter().any(|list| **list != GlobList::default());
+    if attach.is_some() && is_filtered && matches!(by, By::Container | By::Operation) {
+        let sentence =
+            "--attach: the agent counts by container and operation, not by path or process; use --by file or process";
+        return Err(Failure::Usage(sentence.to_owned()));
+    }
+    // What an agent is asked for may be a pod or in another mount namespace.
+    let selection = if attach.is_some() { Selection::All } else { selection.resolve()?.unwrap_or(Selection::All) };
     let events = by.events();
     let probe = ProbeOptions {
-        selection: selection.resolve()?.unwrap_or(Selection::All),
+        selection,
         events,
         follow_files: events.every,
         follow_processes: events.every,
@@ -109,5 +128,5 @@ fn resolve(arguments: TopArgs) -> Result<TopConfig, Failure> {
         ring_bytes: probe.ring,
         debug: probe.debug_probes,
     };
-    Ok(TopConfig { probe, by, sort, interval, duration })
+    Ok(TopConfig { probe, attach, by, sort, interval, duration })
 }

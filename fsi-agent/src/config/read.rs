@@ -27,6 +27,7 @@ pub(super) const KEYS: &[&str] = &[
     "metrics",
     "kubernetes",
     "mounts",
+    "control",
     "privacy",
     "log",
     "drain",
@@ -51,6 +52,7 @@ pub(super) const SPOOL_KEYS: &[&str] = &["directory", "size"];
 pub(super) const METRICS_KEYS: &[&str] = &["listen", "max_series", "keep_ended", "exemplars"];
 pub(super) const KUBERNETES_KEYS: &[&str] = &["enabled", "kubeconfig", "kubelet_root"];
 pub(super) const MOUNTS_KEYS: &[&str] = &["socket"];
+pub(super) const CONTROL_KEYS: &[&str] = &["socket"];
 pub(super) const PRIVACY_KEYS: &[&str] = &["paths", "components", "key"];
 pub(super) const LOG_KEYS: &[&str] = &["level", "format"];
 
@@ -111,9 +113,10 @@ pub(super) fn config(reader: &mut Reader, node: &Node) -> Option<Config> {
     set(&fields, "metrics", &mut config.metrics, |node| metrics(reader, node));
     set(&fields, "kubernetes", &mut config.kubernetes, |node| kubernetes(reader, node));
     set(&fields, "mounts", &mut config.mounts.socket, |node| {
-        let fields = Fields::of(reader, node, "mounts", MOUNTS_KEYS)?;
-        let socket = fields.need(reader, "mounts", "socket", "/run/fsi/agent.sock")?;
-        path(reader, socket, "socket")
+        socket(reader, node, "mounts", MOUNTS_KEYS, "/run/fsi/agent.sock")
+    });
+    set(&fields, "control", &mut config.control.socket, |node| {
+        socket(reader, node, "control", CONTROL_KEYS, "/run/fsi/agent-control.sock")
     });
     set(&fields, "privacy", &mut config.privacy, |node| privacy(reader, node));
     set(&fields, "log", &mut config.log, |node| log(reader, node));
@@ -121,6 +124,13 @@ pub(super) fn config(reader: &mut Reader, node: &Node) -> Option<Config> {
         between(reader, node, "drain", Duration::ZERO, Duration::from_secs(300))
     });
     Some(config)
+}
+
+/// A section whose only key is a socket.
+fn socket(reader: &mut Reader, node: &Node, section: &str, keys: &[&str], example: &str) -> Option<PathBuf> {
+    let fields = Fields::of(reader, node, section, keys)?;
+    let socket = fields.need(reader, section, "socket", example)?;
+    path(reader, socket, "socket")
 }
 
 fn name(reader: &mut Reader, node: &Node, what: &str) -> Option<String> {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::endpoints;
 use super::read::{
-    KEYS, KUBERNETES_KEYS, LOG_KEYS, METRICS_KEYS, MOUNTS_KEYS, NAMESPACE_KEYS, OBSERVE_KEYS, POLICY_KEYS,
-    PRIVACY_KEYS, SPANS_KEYS, SPOOL_KEYS,
+    CONTROL_KEYS, KEYS, KUBERNETES_KEYS, LOG_KEYS, METRICS_KEYS, MOUNTS_KEYS, NAMESPACE_KEYS, OBSERVE_KEYS,
+    POLICY_KEYS, PRIVACY_KEYS, SPANS_KEYS, SPOOL_KEYS,
 };
 use super::*;
 
@@ -34,6 +34,7 @@ fn every_key_is_documented_and_no_other() {
         ("metrics.", METRICS_KEYS),
         ("kubernetes.", KUBERNETES_KEYS),
         ("mounts.", MOUNTS_KEYS),
+        ("control.", CONTROL_KEYS),
         ("privacy.", PRIVACY_KEYS),
         ("log.", LOG_KEYS),
     ];
@@ -74,6 +75,7 @@ fn the_documented_defaults_are_the_defaults() {
         "kubernetes.enabled",
         "kubernetes.kubelet_root",
         "mounts.socket",
+        "control.socket",
         "privacy.paths",
         "privacy.components",
         "log.level",

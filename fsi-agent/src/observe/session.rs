@@ -28,6 +28,7 @@ use crate::probe::Probe;
 use crate::probe::features::TIER;
 use crate::probe::options::Selection;
 use crate::summary::{Loss, Summary, SummaryInput};
+use crate::telemetry::containers::ContainerNames;
 use crate::telemetry::metrics::{MetricsSnapshot, render};
 use crate::telemetry::serve::{MetricsServer, serve};
 
@@ -63,11 +64,12 @@ impl<'a> Session<'a> {
         };
         let clock = Clock::measure();
         let cgroups = Arc::new(Cgroups::observed(&config.probe.selection));
+        let names: Arc<dyn ContainerNames> = Arc::<Cgroups>::clone(&cgroups);
         Ok(Self {
             config,
             probe,
             pipeline: Pipeline::new(PipelineOptions::default(), clock),
-            sinks: Sinks::open(config, &cgroups)?,
+            sinks: Sinks::open(config, &names)?,
             processes: Processes::default(),
             cgroups,
             signals,

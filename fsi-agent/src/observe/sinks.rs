@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::outputs::OutputError;
 use super::{ObserveConfig, ObserveError, TreeDrawing};
-use crate::attribution::cgroups::Cgroups;
-use crate::span::{Span, SpanBody, SpanSink};
+use crate::span::{FileSpan, Span, SpanBody, SpanSink};
 use crate::summary::files::FileTable;
 use crate::summary::listed::ListedOperations;
 use crate::summary::tree::{Tree, TreeBuilder};
@@ -20,6 +19,8 @@ use crate::telemetry::jsonl::JsonLinesSink;
 enum Phase {
     Observing,
     Ticking,
+    /// Totals of files are made from operations, since a file may have been open before.
+    Attached,
 }
 
 /// All takers of spans.
@@ -48,8 +49,8 @@ pub(super) struct Collected {
 }
 
 impl Sinks {
-    pub(super) fn open(config: &ObserveConfig, cgroups: &Arc<Cgroups>) -> Result<Self, ObserveError> {
-        let containers = || -> Arc<dyn ContainerNames> { Arc::<Cgroups>::clone(cgroups) };
+    pub(super) fn open(config: &ObserveConfig, names: &Arc<dyn ContainerNames>) -> Result<Self, ObserveError> {
+        let containers = || Arc::clone(names);
         let otlp = match &config.otlp {
             Some(url) => {
                 Some(OtlpSink::start(url, OtlpOptions { containers: containers(), ..OtlpOptions::default() })?)
@@ -101,6 +102,16 @@ impl Sinks {
         self.phase = Phase::Ticking;
         tick(self);
         self.phase = Phase::Observing;
+    }
+
+    /// From here on totals of files come by [`Self::file`] alone.
+    pub(super) fn attach(&mut self) {
+        self.phase = Phase::Attached;
+    }
+
+    /// What was done through one open file.
+    pub(super) fn file(&mut self, file: &FileSpan) {
+        self.files.add(file);
     }
 
     /// Operations that became spans.
@@ -157,7 +168,7 @@ impl SpanSink for Sinks {
             SpanBody::Process(_) => {}
             SpanBody::File(file) => {
                 // The totals of a segment are those of the whole life so far: only the last one counts.
-                if file.close.is_some() || self.phase == Phase::Observing {
+                if self.phase == Phase::Observing || self.phase == Phase::Ticking && file.close.is_some() {
                     self.files.add(file);
                 }
             }

@@ -26,14 +26,14 @@ pub enum ListenError {
 
 /// The right to the socket. It ends with the process, however that ends.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     socket: PathBuf,
     lock: Option<File>,
 }
 
 impl Claim {
     /// Takes the socket away and lets another agent have the place.
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         if let Some(lock) = self.lock.take() {
             // Whoever took it away before has done what is to be done.
             fs::remove_file(&self.socket).ok();
@@ -49,7 +49,7 @@ fn beside(socket: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-pub(super) fn bind(socket: &Path) -> Result<(Claim, UnixListener), ListenError> {
+pub(crate) fn bind(socket: &Path) -> Result<(Claim, UnixListener), ListenError> {
     let failed = |source| ListenError::Socket { path: socket.to_owned(), source };
     if let Some(directory) = socket.parent() {
         fs::create_dir_all(directory).map_err(failed)?;

@@ -95,6 +95,7 @@ fn meaning(stage: &str, reason: &str) -> Meaning {
         ("reports", "queue_full") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: they come faster than they can be told"),
         ("reports", "closed") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: too late"),
         ("reports", "unsent") => Meaning("report", "reports", "of a mount's operations left out of spans and metrics: its server or the agent ended before they were told"),
+        ("watch", "queue_full") => Meaning("span", "spans", "not told by the agent: they come faster than they are taken here; ask for fewer with --slower, --failed, --sample, --path or --op"),
         ("hold", "queue_full") => Meaning("operation", "operations", "of a mount answered without the delay they were to have: too many waited"),
         ("fault_log", "write") => Meaning("fault", "faults", "missing from a mount's log: the file could not be written; is the disk full?"),
         ("reports", "files_full") => Meaning("file", "files", "of a mount without a span of its own: too many open at once"),

@@ -333,6 +333,8 @@ pub const STAGE_FAULT_LOG: &str = "fault_log";
 pub const STAGE_EXPORT: &str = "export";
 /// Stage of the span file's losses.
 pub const STAGE_SPANS_FILE: &str = "spans_file";
+/// Stage of what those who attach to the agent are told.
+pub const STAGE_WATCH: &str = "watch";
 /// Stage of what the metrics could not show apart.
 pub const STAGE_METRICS: &str = "metrics";
 /// The queue was full: the other end is slower than the spans come.
@@ -405,6 +407,7 @@ pub fn losses() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(METRICS_LOSSES)
         .chain(REPORTS_LOSSES)
         .chain(MOUNTS_LOSSES)
+        .chain([(STAGE_WATCH, REASON_QUEUE_FULL)])
 }
 
 /// Name of the span of a process.

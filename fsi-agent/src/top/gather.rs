@@ -1,36 +1,28 @@
-//! From the probe to one table per interval.
+//! From what was seen to one table per interval.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use fsi_common::aggregate::{AggregateKey, AggregateValue};
-use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
 
 use super::meter::Meter;
+use super::source::Source;
 use super::table::{Row, SortBy, Table};
 use super::{By, TopConfig, TopError};
-use crate::attribution::cgroups::{Cgroup, Cgroups};
-use crate::clock::{Clock, monotonic_ns};
-use crate::pipeline::{Pipeline, PipelineOptions};
-use crate::probe::Probe;
+use crate::clock::monotonic_ns;
 use crate::span::{OpSpan, Span, SpanBody, SpanSink};
 use crate::summary::format;
 
 /// Different rows in one interval; what is over it is summed up as one.
 const MAX_ROWS: usize = 16_384;
 
-/// So much of a container's id, as other tools show it; `--container` takes it.
-const SHORT_ID: usize = 12;
-
-/// Drains the probe and sums up.
+/// Sums up.
 #[derive(Debug)]
 pub(super) struct Gatherer {
-    probe: Probe,
-    pipeline: Pipeline,
+    source: Source,
     by: By,
     rows: Rows,
-    cgroups: Cgroups,
     last: HashMap<AggregateKey, AggregateValue>,
     last_ns: u64,
 }
@@ -79,18 +71,15 @@ fn path(operation: &OpSpan) -> Key {
 impl Gatherer {
     pub(super) fn new(config: &TopConfig) -> Result<Self, TopError> {
         let by = config.by;
-        let probe = Probe::load(&config.probe)?;
-        let cgroups = Cgroups::observed(&config.probe.selection);
-        let pipeline = Pipeline::new(PipelineOptions::default(), Clock::measure());
+        let mut source = Source::open(config)?;
         let rows = Rows { by, meters: HashMap::new(), over: Meter::default() };
-        let last = probe.aggregates()?.into_iter().collect();
-        Ok(Self { probe, pipeline, by, rows, cgroups, last, last_ns: monotonic_ns() })
+        let last = source.aggregates()?.into_iter().collect();
+        Ok(Self { source, by, rows, last, last_ns: monotonic_ns() })
     }
 
     /// What came since the last call.
-    pub(super) fn drain(&mut self) {
-        let Self { probe, pipeline, rows, .. } = self;
-        probe.drain(&mut |record| pipeline.record(record, rows));
+    pub(super) fn drain(&mut self) -> Result<(), TopError> {
+        self.source.drain(&mut self.rows)
     }
 
     /// The rates since the last table.
@@ -98,14 +87,12 @@ impl Gatherer {
         let now_ns = monotonic_ns();
         let elapsed_ns = now_ns.saturating_sub(self.last_ns).max(1);
         self.last_ns = now_ns;
-        self.pipeline.tick(now_ns, &mut self.rows);
+        self.source.tick(now_ns, &mut self.rows);
         let meters = match self.by {
             By::File | By::Process => self.event_meters(),
             By::Container | By::Operation => self.aggregate_meters()?,
         };
-        let counters = self.probe.counters()?;
-        let lost = Counter::ALL.iter().zip(counters).filter(|(counter, _)| counter.loss().is_some());
-        let lost = lost.map(|(_, count)| count).sum();
+        let lost = self.source.lost()?;
         let rows = meters.into_iter().map(|(name, meter)| Row::new(name, &meter, elapsed_ns)).collect();
         Ok(Table::new(self.by.head(), rows, sort, lost))
     }
@@ -122,7 +109,7 @@ impl Gatherer {
 
     fn aggregate_meters(&mut self) -> Result<Vec<(String, Meter)>, TopError> {
         let mut meters: HashMap<String, Meter> = HashMap::new();
-        for (key, value) in self.probe.aggregates()? {
+        for (key, value) in self.source.aggregates()? {
             let before = self.last.insert(key, value).unwrap_or_default();
             let change = AggregateValue {
                 count: value.count.saturating_sub(before.count),
@@ -141,11 +128,7 @@ impl Gatherer {
         if self.by != By::Container {
             return OpKind::try_from(key.op).map_or("unknown", OpKind::name).to_owned();
         }
-        match self.cgroups.get(key.cgroup) {
-            Some(Cgroup { path: _, container: Some(id), pod: _ }) => id.chars().take(SHORT_ID).collect(),
-            Some(Cgroup { path, container: None, pod: _ }) => path.as_ref().to_owned(),
-            None => format!("cgroup {}", key.cgroup),
-        }
+        self.source.container(key.cgroup)
     }
 }
 

@@ -46,13 +46,14 @@ impl Meter {
     }
 }
 
-struct Moves {
-    reads: bool,
-    writes: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moves {
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
 }
 
 /// Which way an operation moves the bytes of the file that it names first.
-fn moves(op: OpKind) -> Moves {
+pub(crate) fn moves(op: OpKind) -> Moves {
     let (reads, writes) = match op {
         OpKind::Read | OpKind::Sendfile => (true, false),
         OpKind::Write => (false, true),

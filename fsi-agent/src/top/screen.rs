@@ -43,7 +43,7 @@ pub(super) fn run(config: &TopConfig, mut gatherer: Gatherer, signals: &Signals)
     let mut last_ns = start_ns;
     terminal.draw(|frame| screen.draw(frame)).map_err(TopError::Terminal)?;
     while !signals.any() && config.duration.is_none_or(|limit| Clock::since(start_ns) < limit) {
-        gatherer.drain();
+        gatherer.drain()?;
         let mut redraw = false;
         if Clock::since(last_ns) >= config.interval {
             last_ns = monotonic_ns();
