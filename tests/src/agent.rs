@@ -33,6 +33,7 @@ impl Agent {
         let log = fs::File::create(directory.path().join("log")).expect("a file");
         let mut command = fsi(["agent", "--config"]);
         command.arg(directory.path().join("agent.yaml")).stdout(Stdio::null()).stderr(log).env_remove("RUST_LOG");
+        command.env("FSI_RUN_DIR", directory.path().join("run"));
         let child = command.spawn().expect("the agent starts");
         let mut agent = Self { child, directory, port };
         eventually("the agent is ready", || {
