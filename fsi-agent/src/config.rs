@@ -289,7 +289,7 @@ impl Default for Config {
                 kubeconfig: None,
                 kubelet_root: PathBuf::from("/var/lib/kubelet"),
             },
-            mounts: Mounts { socket: PathBuf::from("/run/fsi/agent.sock") },
+            mounts: Mounts { socket: crate::reports::agent_socket() },
             privacy: Privacy { paths: PathPrivacy::Full, key: None },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             drain: Duration::from_secs(10),

@@ -28,18 +28,13 @@ impl Agent {
     pub fn start(rest: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_port();
-        let agent = |child| Self { child, directory, port };
-        // The directory moves into the agent only once that runs.
-        let run = |directory: &TempDir| {
-            fs::create_dir(directory.path().join("run")).expect("a directory");
-            fs::write(directory.path().join("agent.yaml"), configuration(directory, port, rest)).expect("a file");
-            let log = fs::File::create(directory.path().join("log")).expect("a file");
-            let mut command = fsi(["agent", "--config"]);
-            command.arg(directory.path().join("agent.yaml")).stdout(Stdio::null()).stderr(log);
-            command.env_remove("RUST_LOG").spawn().expect("the agent starts")
-        };
-        let child = run(&directory);
-        let mut agent = agent(child);
+        fs::create_dir(directory.path().join("run")).expect("a directory");
+        fs::write(directory.path().join("agent.yaml"), configuration(&directory, port, rest)).expect("a file");
+        let log = fs::File::create(directory.path().join("log")).expect("a file");
+        let mut command = fsi(["agent", "--config"]);
+        command.arg(directory.path().join("agent.yaml")).stdout(Stdio::null()).stderr(log).env_remove("RUST_LOG");
+        let child = command.spawn().expect("the agent starts");
+        let mut agent = Self { child, directory, port };
         eventually("the agent is ready", || {
             let ended = agent.child.try_wait().expect("it is ours to wait for");
             assert!(ended.is_none(), "the agent ended: {ended:?}\n{}", agent.log());

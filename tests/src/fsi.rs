@@ -44,9 +44,15 @@ fn target_directory() -> PathBuf {
 
 /// `fsi` with arguments, its stdin empty. Cargo's library path, which every program would search, is taken away.
 pub fn fsi<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
-    let mut command = Command::new(binary());
-    command.args(arguments).stdin(Stdio::null());
-    command.env("NO_COLOR", "1").env("LC_ALL", "C").env_remove("LD_LIBRARY_PATH");
+    let mut command = wrapped(binary());
+    command.args(arguments);
+    command
+}
+
+/// Another program in the same surroundings, which runs `fsi`.
+pub fn wrapped(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).env("NO_COLOR", "1").env("LC_ALL", "C").env_remove("LD_LIBRARY_PATH");
     command
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
-use crate::fsi::{fsi, output, succeed, text};
+use crate::fsi::{binary, fsi, output, succeed, text, wrapped};
 
 /// Every process of a mount inherits it, whatever becomes of its arguments; the value is the TARGET.
 const MARK: &str = "FSI_TEST_MOUNT";
@@ -22,6 +22,8 @@ pub struct Mount {
     options: Vec<String>,
     /// Where its control socket is, and the agent's; none: the usual place.
     run: Option<PathBuf>,
+    /// Runs `fsi` as its last arguments.
+    wrapper: Vec<String>,
 }
 
 /// One that answers.
@@ -45,7 +47,7 @@ impl Mount {
         for name in ["source", "target"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
         }
-        Self { directory, options: Vec::new(), run: None }
+        Self { directory, options: Vec::new(), run: None, wrapper: Vec::new() }
     }
 
     /// With these rules.
@@ -71,6 +73,13 @@ impl Mount {
         self
     }
 
+    /// Run by a program that sets something up and then runs its last arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// With `--fault-log`, for `Mounted::fault_log`.
     #[must_use]
     pub fn logged(self) -> Self {
@@ -90,14 +99,21 @@ impl Mount {
         self.directory.path().join("target")
     }
 
-    fn log_file(&self) -> PathBuf {
-        self.directory.path().join("faults.jsonl")
-    }
-
     fn command(&self) -> Command {
-        let mut command = self.fsi("mount");
+        let mut command = match self.wrapper.split_first() {
+            None => self.fsi("mount"),
+            Some((program, arguments)) => {
+                let mut command = wrapped(program);
+                command.args(arguments).arg(binary()).arg("mount");
+                command
+            }
+        };
         command.args(&self.options).arg(self.source()).arg(self.target()).env(MARK, self.target());
         command
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.path().join("faults.jsonl")
     }
 
     /// `fsi` with a command about this mount.

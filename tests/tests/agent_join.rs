@@ -57,7 +57,8 @@ impl Diary {
 }
 
 fn work(directory: &Path, number: usize) -> Diary {
-    let mut diary = Diary { tid: u64::try_from(gettid().as_raw_nonzero().get()).expect("positive"), ..Diary::default() };
+    let mut diary =
+        Diary { tid: u64::try_from(gettid().as_raw_nonzero().get()).expect("positive"), ..Diary::default() };
     let path = directory.join(format!("bad-{number}"));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).expect("it opens");
     let mut bytes = [0; 512];
@@ -109,14 +110,18 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
     }
     let Some(collector) = program() else { return skip("no collector; `cargo xtask setup` builds one") };
     let collector = Collector::start(&collector);
-    let agent = quiet(&format!("otlp: [ {{ url: 'http://127.0.0.1:{}' }} ]\n", collector.grpc));
+    let agent = quiet(&format!("otlp: [ {{ url: 'grpc://127.0.0.1:{}' }} ]\n", collector.grpc));
     let mounted = reports_to(&agent, RULES);
     let directory = mounted.target();
     let diaries: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS).map(|number| scope.spawn({
-            let directory = &directory;
-            move || work(directory, number)
-        })).collect();
+        let workers: Vec<_> = (0..THREADS)
+            .map(|number| {
+                scope.spawn({
+                    let directory = &directory;
+                    move || work(directory, number)
+                })
+            })
+            .collect();
         workers.into_iter().map(|worker| worker.join().expect("it does not panic")).collect()
     });
     let log = fault_log(&mounted);
@@ -155,9 +160,9 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
 
     for diary in diaries {
         for (operation, failed) in &diary.failed {
-            let of_it = with_faults.iter().filter(|span| {
-                span.name == *operation && span.number("thread.id") == diary.tid && span.status == 2
-            });
+            let of_it = with_faults
+                .iter()
+                .filter(|span| span.name == *operation && span.number("thread.id") == diary.tid && span.status == 2);
             assert_eq!(of_it.count() as u64, *failed, "{operation} {diary:?}");
         }
     }

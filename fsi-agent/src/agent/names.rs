@@ -81,7 +81,9 @@ impl Names for Whose {
     fn volume(&self, dev: u32, cgroup: u64) -> Option<Arc<str>> {
         let pod = self.identity(cgroup).and_then(|identity| identity.pod_uid.clone());
         let volume = self.attribution.volume_of(dev, pod.as_ref());
-        let name = volume.map(|volume| volume.claim.as_ref().map_or_else(|| Arc::clone(&volume.name), |claim| Arc::clone(&claim.name)));
+        let name = volume.map(|volume| {
+            volume.claim.as_ref().map_or_else(|| Arc::clone(&volume.name), |claim| Arc::clone(&claim.name))
+        });
         name.or_else(|| self.mount(dev))
     }
 }

@@ -148,7 +148,10 @@ mod tests {
 
     fn events(wanted: &Wanted, id: u64) -> Option<KernelPolicy> {
         let number = *wanted.cgroups.get(&id)?;
-        number.checked_sub(1).map_or(Some(KernelPolicy::default()), |at| wanted.policies.get(at as usize).copied())
+        match number.checked_sub(1) {
+            None => Some(KernelPolicy::default()),
+            Some(at) => wanted.policies.get(usize::try_from(at).ok()?).copied(),
+        }
     }
 
     fn tree() -> Vec<Candidate> {
@@ -156,7 +159,12 @@ mod tests {
         vec![
             candidate(1, "/", None, None),
             candidate(2, "/kubepods.slice", None, None),
-            candidate(3, &format!("/kubepods.slice/pod1/cri-containerd-{A}.scope"), Some(A), Some(("shop", Annotated::default()))),
+            candidate(
+                3,
+                &format!("/kubepods.slice/pod1/cri-containerd-{A}.scope"),
+                Some(A),
+                Some(("shop", Annotated::default())),
+            ),
             candidate(4, &format!("/kubepods.slice/pod2/cri-containerd-{A}.scope"), Some(A), Some(("shop", asks))),
             candidate(5, &format!("/kubepods.slice/pod2/cri-containerd-{A}.scope/inner"), Some(A), None),
             candidate(6, &format!("/system.slice/docker-{A}.scope"), Some(A), None),
@@ -203,7 +211,8 @@ mod tests {
     fn there_are_only_so_many_policies() {
         let pods: Vec<_> = (0..2_000_u32)
             .map(|number| {
-                let slow = Annotated { slower: Some(Duration::from_nanos(u64::from(number) + 1)), ..Annotated::default() };
+                let slow =
+                    Annotated { slower: Some(Duration::from_nanos(u64::from(number) + 1)), ..Annotated::default() };
                 candidate(u64::from(number), &format!("/kubepods/pod{number}/{A}"), Some(A), Some(("x", slow)))
             })
             .collect();

@@ -25,8 +25,8 @@ use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
 use crate::probe::options::{EventPolicy, GlobList, ProbeOptions, Selection};
 use crate::reports::ReportsServer;
-use crate::telemetry::metrics::node::NodeCounts;
 use crate::telemetry::metrics::exemplars::Exemplars;
+use crate::telemetry::metrics::node::NodeCounts;
 use crate::telemetry::serve::{Condition, serve};
 
 /// Messages of mounts that may wait, each with at most 512 reports; mounts wait when it is full, and then drop.
@@ -51,8 +51,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
     let desk = ScrapeDesk::default();
     let exemplars = config.metrics.exemplars.then(|| Arc::new(Exemplars::new(config.metrics.max_series)));
     let condition = Arc::new(Mutex::new(Condition::Unwell("the agent starts".to_owned())));
-    let pages =
-        AgentPages { desk: desk.clone(), exemplars: exemplars.clone(), condition: Arc::clone(&condition) };
+    let pages = AgentPages { desk: desk.clone(), exemplars: exemplars.clone(), condition: Arc::clone(&condition) };
     let server = config.metrics.listen.map(|addr| serve(addr, pages)).transpose()?;
     let kubernetes = kubernetes(path, &config)?;
     let attribution = Attribution::start(attribution::Config {
@@ -75,10 +74,11 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         debug: false,
     })?;
     if !probe.joins() {
-        tracing::warn!("this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations");
+        tracing::warn!(
+            "this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations"
+        );
     }
-    let options =
-        PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };
+    let options = PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };
     Ok(Watcher {
         path: path.to_owned(),
         numbers: NodeCounts::new(config.metrics.max_series),

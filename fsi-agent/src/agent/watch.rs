@@ -293,8 +293,7 @@ impl Watcher {
     /// A configuration that is wrong changes nothing.
     fn reload(&mut self) {
         let applied = Config::read(&self.path).map_err(AgentError::from).and_then(|config| {
-            let outputs =
-                Outputs::open(&config, &self.whose, &pages::gather(&self.desk), self.exemplars.clone())?;
+            let outputs = Outputs::open(&config, &self.whose, &pages::gather(&self.desk), self.exemplars.clone())?;
             Ok((config, outputs))
         });
         let (config, outputs) = match applied {
@@ -385,9 +384,8 @@ impl Watcher {
             tracing::error!(%error, "detach from the system calls");
         }
         while Clock::since(begun_ns) < LAST_DRAIN.min(self.config.drain) {
-            match (self.drain(), self.hear()) {
-                (0, Ok(0) | Err(_)) => break,
-                (_, _) => {}
+            if let (0, Ok(0) | Err(_)) = (self.drain(), self.hear()) {
+                break;
             }
         }
         self.pipeline.finish(monotonic_ns(), &mut self.outputs);

@@ -142,9 +142,18 @@ impl Interposer {
         let hold = Hold::start()?;
         let stores =
             Stores { state: Arc::clone(&state), hold: hold.clone(), source: source.try_clone()?, undo, memory };
-        let nodes = Nodes::new(Arc::clone(&state), source, held)?;
+        let nodes = Nodes::restore(Arc::clone(&state), source)?;
         let open_files = OpenFiles::restore(Arc::clone(&state));
-        open_files.count_direct(&nodes);
+        open_files.count(&nodes);
+        // What a server was killed over is finished here.
+        nodes.drop_idle_backings(|id| device.unregister(id));
+        for (number, file) in held {
+            if !nodes.take_held(number, file)
+                && let Err(error) = Keeper::drop(&*keeper, number)
+            {
+                tracing::debug!(%error, "the keeper holds a file longer than it must");
+            }
+        }
         let fs = Arc::new(Self {
             nodes,
             open_files,

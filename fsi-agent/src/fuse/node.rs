@@ -1,7 +1,11 @@
 //! What the kernel knows by number: the objects it looked up and has not forgotten.
 //!
 //! A node's number is the inode number of its object (1 for the root, as FUSE wants it). While a node lives, a descriptor or a
-//! name-independent handle keeps leading to that object, whatever it is called by now.
+//! name-independent handle keeps leading to that object, whatever it is called by now. A number means the same object as before only
+//! while a descriptor holds that object, or its handle is the same: inode numbers are used again.
+
+mod file;
+mod restore;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -10,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+pub(super) use self::file::NodeFile;
+use self::file::{Budget, Keep, Kept};
 use super::sharded::Sharded;
-use super::state::{NodeRecord, Slot, State, Word};
+use super::state::{FreeSlots, NodeRecord, Slot, State, Word};
 use crate::sys::handle::{self, Handle};
 
 /// The root's number.
@@ -22,20 +28,26 @@ pub(super) const ROOT: u64 = 1;
 pub(super) struct Node {
     pub(super) number: u64,
     slot: Slot,
-    /// `O_PATH`; empty after a change of servers until it is needed.
-    file: OnceLock<OwnedFd>,
+    /// `O_PATH`; empty after a change of servers until it is needed, and where there is no room for it.
+    file: OnceLock<Kept>,
     io: Mutex<IoMode>,
 }
 
-/// How the object is open: the kernel wants all descriptors of an inode to agree.
+/// How the object is open: the kernel wants all descriptors of an inode to agree. Counted anew from the open files by each server.
 #[derive(Debug, Default)]
 pub(super) struct IoMode {
     /// The number under which the kernel reads and writes it.
     pub(super) backing: Option<u32>,
     /// Descriptors that use that number.
     pub(super) passthrough: u32,
-    /// Descriptors whose reads and writes come to us, without that number.
+    /// Descriptors whose reads and writes come to us, without that number; those of a directory.
     pub(super) direct: u32,
+}
+
+impl IoMode {
+    pub(super) const fn is_open(&self) -> bool {
+        self.passthrough + self.direct > 0
+    }
 }
 
 impl Node {
@@ -49,6 +61,12 @@ impl Node {
 pub(super) struct Nodes {
     state: Arc<State>,
     source: OwnedFd,
+    /// Where objects are opened by handle; none where that does not work.
+    anywhere: Option<OwnedFd>,
+    budget: Arc<Budget>,
+    free: FreeSlots,
+    /// One change of a place at a time.
+    moving: Mutex<()>,
     map: Sharded<Arc<Node>>,
 }
 
@@ -56,32 +74,6 @@ pub(super) struct Nodes {
 pub(super) const STATX: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 impl Nodes {
-    /// The nodes of a state; `held` are descriptors of objects without a name.
-    pub(super) fn new(state: Arc<State>, source: OwnedFd, held: Vec<(u64, OwnedFd)>) -> Result<Self, Errno> {
-        let nodes = Self { state, source, map: Sharded::new() };
-        let end = nodes.state.word(Word::NodesEnd).load(Ordering::Acquire);
-        for (slot, words) in nodes.state.nodes().used(end) {
-            let record = NodeRecord(words);
-            let number = record.number();
-            let (backing, open) = record.backing();
-            let io = IoMode { backing: (backing != 0).then_some(backing), passthrough: open, direct: 0 };
-            let node = Node { number, slot, file: OnceLock::new(), io: Mutex::new(io) };
-            nodes.map.lock(number).insert(number, Arc::new(node));
-        }
-        for (number, file) in held {
-            if let Some(node) = nodes.map.get(number) {
-                // A second descriptor for the same object is no better than the first.
-                drop(node.file.set(file));
-            }
-        }
-        if nodes.map.get(ROOT).is_none() {
-            let file = rustix::io::fcntl_dupfd_cloexec(&nodes.source, 0)?;
-            let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STATX)?;
-            nodes.insert(ROOT, file, ROOT, b"", &stat)?;
-        }
-        Ok(nodes)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
@@ -96,106 +88,143 @@ impl Nodes {
     }
 
     /// A descriptor for the object (`O_PATH`).
-    pub(super) fn file<'n>(&self, node: &'n Node) -> Result<BorrowedFd<'n>, Errno> {
+    pub(super) fn file<'n>(&self, node: &'n Node) -> Result<NodeFile<'n>, Errno> {
         if let Some(file) = node.file.get() {
-            return Ok(file.as_fd());
+            return Ok(NodeFile::Kept(file.as_fd()));
         }
-        let file = self.find(node)?;
-        // Another thread may have been faster; then its descriptor stays.
-        Ok(node.file.get_or_init(|| file).as_fd())
+        let (file, keep) = self.find(node)?;
+        Ok(match self.budget.keep(file, keep) {
+            // Another thread may have been faster; then its descriptor stays.
+            Ok(file) => NodeFile::Kept(node.file.get_or_init(|| file).as_fd()),
+            Err(file) => NodeFile::Own(file),
+        })
     }
 
-    /// Finds the object again after a change of servers: by its handle, or by its name where the file system has no handles.
-    fn find(&self, node: &Node) -> Result<OwnedFd, Errno> {
-        let record = self.record(node);
-        let (kind, bytes) = record.handle();
-        if !bytes.is_empty() {
-            let handle = Handle { kind: kind.cast_signed(), bytes };
-            let anywhere = rustix::fs::openat(&self.source, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            return handle::open(anywhere.as_fd(), &handle).map_err(|error| errno_of(&error));
+    /// A descriptor that stays until the node is forgotten: for an object that is losing its name.
+    pub(super) fn kept<'n>(&self, node: &'n Node) -> Result<BorrowedFd<'n>, Errno> {
+        if node.file.get().is_none() {
+            let (file, _) = self.find(node)?;
+            node.file.get_or_init(|| self.budget.always(file));
         }
+        node.file.get().map(|file| file.as_fd()).ok_or(Errno::STALE)
+    }
+
+    /// Finds the object again: by its handle, or by its name where the file system has no handles.
+    fn find(&self, node: &Node) -> Result<(OwnedFd, Keep), Errno> {
         if node.number == ROOT {
-            return rustix::io::fcntl_dupfd_cloexec(&self.source, 0);
+            return Ok((rustix::io::fcntl_dupfd_cloexec(&self.source, 0)?, Keep::Always));
         }
-        let parent = self.get(record.parent())?;
-        let file = open_child(self.file(&parent)?, &record.name())?;
+        let (handle, parent, name) =
+            self.with_record(node, |record| (handle_of(record), record.parent(), record.name()))?;
+        if let Some(anywhere) = &self.anywhere
+            && !handle.bytes.is_empty()
+        {
+            let file = handle::open(anywhere.as_fd(), &handle).map_err(|error| errno_of(&error))?;
+            return Ok((file, Keep::IfRoom));
+        }
+        let parent = self.get(parent)?;
+        let file = open_child(self.file(&parent)?.as_fd(), &name)?;
         let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
-        if stat.stx_ino == node.number { Ok(file) } else { Err(Errno::STALE) }
+        if number_of(&stat) == node.number { Ok((file, Keep::Always)) } else { Err(Errno::STALE) }
+    }
+
+    /// Reads the record of a node that is not forgotten: a forgotten one's slot may be another's by now.
+    fn with_record<T>(&self, node: &Node, read: impl FnOnce(NodeRecord<'_>) -> T) -> Result<T, Errno> {
+        let part = self.map.read(node.number);
+        match part.get(&node.number) {
+            Some(known) if std::ptr::eq(&raw const **known, node) => Ok(read(self.record(node))),
+            Some(_) | None => Err(Errno::STALE),
+        }
     }
 
     /// Looks a name up and counts the lookup. The count is there before the kernel can forget it.
     pub(super) fn look_up(&self, parent: &Node, name: &[u8]) -> Result<(Arc<Node>, Statx), Errno> {
         let directory = self.file(parent)?;
+        let directory = directory.as_fd();
         let stat = rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, STATX)?;
-        if let Some(node) = self.known(&stat) {
-            self.record(&node).set_place(parent.number, name);
+        if let Some(node) = self.map.get(number_of(&stat))
+            && (node.file.get().is_some() || self.has_handle(&node, || handle::of_name(directory, name)))
+            && self.count(&node)
+        {
+            self.moved(node.number, parent.number, name);
             return Ok((node, stat));
         }
         let file = open_child(directory, name)?;
         // Between the two calls the name may have come to mean something else.
         let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STATX)?;
-        if let Some(node) = self.known(&stat) {
-            return Ok((node, stat));
-        }
         let node = self.insert(number_of(&stat), file, parent.number, name, &stat)?;
+        self.moved(node.number, parent.number, name);
         Ok((node, stat))
     }
 
-    /// A node that is known already, counted once more. Its descriptor is open, so its number cannot have been given to another.
-    fn known(&self, stat: &Statx) -> Option<Arc<Node>> {
-        let number = number_of(stat);
-        let part = self.map.lock(number);
-        let node = part.get(&number)?;
-        if node.file.get().is_none() && self.file(node).is_err() {
-            return None;
-        }
-        self.record(node).lookups().fetch_add(1, Ordering::AcqRel);
-        Some(Arc::clone(node))
+    /// Whether that is the node's handle. Where there are none, nothing is known.
+    fn has_handle(&self, node: &Node, handle: impl FnOnce() -> std::io::Result<Handle>) -> bool {
+        self.with_record(node, handle_of)
+            .is_ok_and(|kept| !kept.bytes.is_empty() && handle().is_ok_and(|handle| handle == kept))
     }
 
-    /// Adds a node with one lookup.
+    /// Counts a lookup, unless the node was forgotten meanwhile.
+    fn count(&self, node: &Node) -> bool {
+        self.with_record(node, |record| record.lookups().fetch_add(1, Ordering::AcqRel)).is_ok()
+    }
+
+    /// Counts a lookup of what a descriptor holds; adds its node if there is none.
     fn insert(&self, number: u64, file: OwnedFd, parent: u64, name: &[u8], stat: &Statx) -> Result<Arc<Node>, Errno> {
+        let handle = self.anywhere.as_ref().and_then(|_| handle::of(file.as_fd()).ok());
+        let mode = u32::from(stat.stx_mode);
         let mut part = self.map.lock(number);
-        let before = match part.get(&number) {
-            // Another thread was faster.
-            Some(node) if node.file.get().is_some() => {
+        let replaced = match part.get(&number) {
+            Some(node) if self.is_same(node, handle.as_ref(), mode) => {
                 self.record(node).lookups().fetch_add(1, Ordering::AcqRel);
+                self.offer(node, file, handle.is_some());
                 return Ok(Arc::clone(node));
             }
-            // A node of an earlier server whose object is gone: its number is used again, its lookups are still to be forgotten.
-            Some(node) => {
-                let count = self.record(node).lookups().load(Ordering::Acquire);
-                self.state.nodes().release(node.slot);
-                count
-            }
-            None => 0,
+            // A node whose object is gone: its number is used again, its lookups are still to be forgotten.
+            Some(node) => Some((node.slot, self.record(node).lookups().load(Ordering::Acquire))),
+            None => None,
         };
-        // A slot near where the number points: neighbours come and go together.
-        let slot = self.state.nodes().claim(self.next_slot(), number).ok_or(Errno::NFILE)?;
+        let slot = self.free.take().ok_or(Errno::NFILE)?;
         self.state.word(Word::NodesEnd).fetch_max(u64::from(slot.0) + 1, Ordering::AcqRel);
         let record = NodeRecord(self.state.nodes().slot(slot));
-        record.lookups().store(before + 1, Ordering::Release);
-        record.set_backing(0, 0);
+        record.lookups().store(1 + replaced.map_or(0, |(_, lookups)| lookups), Ordering::Release);
+        record.set_backing(None);
         record.set_place(parent, name);
-        match handle::of(file.as_fd()) {
-            Ok(handle) => {
-                record.set_handle(handle.kind.cast_unsigned(), &handle.bytes);
-                record.set_generation_mode(generation(&handle.bytes), u32::from(stat.stx_mode));
-            }
-            Err(_no_handles) => {
-                record.set_handle(0, &[]);
-                record.set_generation_mode(0, u32::from(stat.stx_mode));
-            }
-        }
-        let node = Arc::new(Node { number, slot, file: OnceLock::from(file), io: Mutex::default() });
+        let (kind, bytes) = handle.as_ref().map_or((0, &[][..]), |handle| (handle.kind.cast_unsigned(), &handle.bytes));
+        record.set_handle(kind, bytes);
+        record.set_generation_mode(if bytes.is_empty() { 0 } else { generation(bytes) }, mode);
+        self.state.nodes().publish(slot, number);
+        let node = Arc::new(Node { number, slot, file: OnceLock::new(), io: Mutex::default() });
+        self.offer(&node, file, handle.is_some() && number != ROOT);
         part.insert(number, Arc::clone(&node));
+        if let Some((slot, _)) = replaced {
+            self.release(slot);
+        }
         Ok(node)
     }
 
-    /// Where to look for a free slot.
-    fn next_slot(&self) -> u32 {
-        let words = self.state.word(Word::NextNode);
-        u32::try_from(words.fetch_add(1, Ordering::Relaxed) % super::state::MAX_NODES as u64).unwrap_or(0)
+    fn release(&self, slot: Slot) {
+        self.state.nodes().release(slot);
+        self.free.give_back(slot);
+    }
+
+    /// Whether an object with the node's number is the node's. Without handles the kind of file is all there is to compare.
+    fn is_same(&self, node: &Node, handle: Option<&Handle>, mode: u32) -> bool {
+        let record = self.record(node);
+        let kept = handle_of(record);
+        node.file.get().is_some()
+            || match handle {
+                Some(handle) => *handle == kept,
+                None => kept.bytes.is_empty() && record.generation_mode().1 & S_IFMT == mode & S_IFMT,
+            }
+    }
+
+    /// A descriptor that is open anyway is kept, if there is room or no handle.
+    fn offer(&self, node: &Node, file: OwnedFd, has_handle: bool) {
+        if node.file.get().is_none()
+            && let Ok(file) = self.budget.keep(file, if has_handle { Keep::IfRoom } else { Keep::Always })
+        {
+            node.file.get_or_init(|| file);
+        }
     }
 
     /// The kernel forgets `count` lookups; a node without lookups goes.
@@ -212,7 +241,7 @@ impl Nodes {
         if left == 0
             && let Some(node) = part.remove(&number)
         {
-            self.state.nodes().release(node.slot);
+            self.release(node.slot);
         }
     }
 
@@ -226,9 +255,9 @@ impl Nodes {
                 break;
             }
             let Some(node) = self.map.get(number) else { break };
-            let record = self.record(&node);
-            names.push(record.name());
-            number = record.parent();
+            let Ok((name, parent)) = self.with_record(&node, |record| (record.name(), record.parent())) else { break };
+            names.push(name);
+            number = parent;
         }
         names.reverse();
         names.join(&b'/')
@@ -244,15 +273,52 @@ impl Nodes {
         path
     }
 
-    /// After a rename: where it is seen now.
+    /// The kernel may read and write an object under that number.
+    pub(super) fn set_backing(&self, node: &Node, io: &mut IoMode, id: u32) {
+        self.record(node).set_backing(Some(id));
+        io.backing = Some(id);
+    }
+
+    /// It may no more. A server that is killed in between leaves a number that nobody uses; to take it back twice does no harm, as
+    /// numbers count up.
+    pub(super) fn drop_backing(&self, node: &Node, io: &mut IoMode, unregister: impl FnOnce(u32)) {
+        if let Some(id) = io.backing.take() {
+            unregister(id);
+            self.record(node).set_backing(None);
+        }
+    }
+
+    /// Where it is seen now. Mostly that is where it was.
     pub(super) fn moved(&self, number: u64, parent: u64, name: &[u8]) {
-        if let Some(node) = self.map.get(number) {
-            self.record(&node).set_place(parent, name);
+        let is_there = |node: &Arc<Node>| self.record(node).is_at(parent, name);
+        if self.map.read(number).get(&number).is_none_or(is_there) {
+            return;
+        }
+        let part = self.map.lock(number);
+        if let Some(node) = part.get(&number) {
+            let _alone = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+            self.state.move_node(node.slot, parent, name);
         }
     }
 }
 
 const MAX_DEPTH: usize = 4096;
+
+/// The bits of a mode that tell the kind of file.
+const S_IFMT: u32 = 0o170_000;
+
+fn handle_of(record: NodeRecord<'_>) -> Handle {
+    let (kind, bytes) = record.handle();
+    Handle { kind: kind.cast_signed(), bytes }
+}
+
+/// A descriptor to open handles at, where the file system has handles and this process may open them.
+fn opens_handles(source: &OwnedFd) -> Option<OwnedFd> {
+    let anywhere = rustix::fs::openat(source, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let handle = handle::of(source.as_fd()).ok()?;
+    handle::open(anywhere.as_fd(), &handle).ok()?;
+    Some(anywhere)
+}
 
 /// An object's number for the kernel. A file that has the root's number gets one that no file system gives.
 pub(super) const fn number_of(stat: &Statx) -> u64 {

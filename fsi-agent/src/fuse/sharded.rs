@@ -1,7 +1,7 @@
 //! A map that many threads use at once, in parts with a lock each.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const PARTS: usize = 32;
 
@@ -22,7 +22,12 @@ impl<V: Clone> Sharded<V> {
     }
 
     pub(super) fn get(&self, key: u64) -> Option<V> {
-        self.part(key).read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.read(key).get(&key).cloned()
+    }
+
+    /// The part that a key is in, as it is while this is held.
+    pub(super) fn read(&self, key: u64) -> RwLockReadGuard<'_, HashMap<u64, V>> {
+        self.part(key).read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The part that a key is in, for changes that must not be torn.

@@ -8,6 +8,7 @@
 //!
 //! Not here: descriptors (the keeper holds those of files without a name) and bytes of files.
 
+mod free;
 mod nodes;
 pub mod rules_text;
 mod table;
@@ -24,11 +25,12 @@ use crate::rules::decision::Counters;
 use crate::sys::memory::SharedWords;
 use crate::throttle::bucket::Level;
 
+pub use self::free::FreeSlots;
 pub use self::nodes::{MAX_HANDLE_BYTES, NodeRecord};
 pub use self::table::{Slot, Table};
 
 /// Says that the words are ours, and in which layout: another layout cannot take over.
-pub const LAYOUT: u64 = 0x4653_4953_0000_0001;
+pub const LAYOUT: u64 = 0x4653_4953_0000_0002;
 
 const HEADER: usize = 4096;
 /// How many levels of buckets there are, then tokens and time of each.
@@ -38,6 +40,8 @@ const MAX_LEVELS: usize = 200;
 const INIT: usize = 512;
 const INIT_REPLY: usize = 1024;
 const BLOB: usize = 512;
+/// A change of a node's place that is being made: slot + 1 (0: none), directory, name.
+const PLACE: usize = 1536;
 /// Words of one area for the text of the rules.
 const RULES: usize = 131_072;
 /// Requests that may be under way at once.
@@ -83,16 +87,12 @@ pub enum Word {
     RulesArea = 8,
     /// Counts power cuts: an open file of an earlier one answers EIO.
     Era = 9,
-    /// The number the next open file gets.
-    NextOpen = 10,
     /// Ordinals that could not be kept: the table was full.
-    OrdinalsFull = 11,
-    /// Where to look for a free node.
-    NextNode = 12,
+    OrdinalsFull = 10,
     /// No slot of a node was ever used from here on.
-    NodesEnd = 13,
+    NodesEnd = 11,
     /// No slot of an open file was ever used from here on.
-    OpenEnd = 14,
+    OpenEnd = 12,
     /// Reports made for the agent. Away from the words that every request touches.
     Reported = 16,
     /// Reports that an agent took.
@@ -209,6 +209,10 @@ impl State {
         }
         table::write_bytes(&self.memory.words()[at..at + BLOB], bytes);
         Ok(())
+    }
+
+    fn place(&self) -> &[AtomicU64] {
+        &self.memory.words()[PLACE..PLACE + 2 + nodes::NAME_WORDS]
     }
 
     /// Requests that were begun and not yet answered.

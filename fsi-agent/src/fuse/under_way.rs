@@ -26,6 +26,9 @@ use super::state::{Slot, State, Word};
 /// Marks a request that the kernel sends again (`FUSE_UNIQUE_RESEND`).
 const RESENT: u64 = 1 << 63;
 
+/// In the place of a number while a request is being written down. No request has it: its highest bit marks those that come again.
+const CLAIMED: u64 = u64::MAX;
+
 /// What an earlier server left about a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Past {
@@ -77,6 +80,11 @@ impl UnderWay {
         let mut left = HashMap::new();
         for (slot, words) in state.requests().used(u64::MAX) {
             let word = |index: usize| words[index].load(Ordering::Acquire);
+            if word(0) == CLAIMED {
+                // Nothing was done for it yet.
+                state.requests().release(slot);
+                continue;
+            }
             let decision = word(3).checked_sub(1).map(|fired| (word(2), fired));
             let past = Past {
                 counted: word(1),
@@ -110,13 +118,13 @@ impl UnderWay {
         let table = self.state.requests();
         // Numbers count up by two, so neighbours in time are neighbours in the table.
         let from = u32::try_from(plain / 2 % table.len() as u64).unwrap_or(0);
-        let slot = table.claim(from, u64::MAX);
+        let slot = table.claim(from, CLAIMED);
         if let Some(slot) = slot {
             let words = table.slot(slot);
             for word in &words[1..11] {
                 word.store(0, Ordering::Relaxed);
             }
-            words[0].store(plain, Ordering::Release);
+            table.publish(slot, plain);
         }
         Guard { state: Arc::clone(&self.state), slot, past: None }
     }
@@ -215,6 +223,7 @@ mod tests {
         // As a server that is killed: nothing is crossed out.
         std::mem::forget(guard);
         std::mem::forget(first.begin(12));
+        assert!(first.state.requests().claim(0, CLAIMED).is_some());
 
         let next = UnderWay::new(State::open(file.as_fd()).unwrap());
         assert_eq!(next.begin(10).past(), None, "a number of its own");

@@ -70,6 +70,8 @@ struct Flight {
 struct Held {
     number: u64,
     span: Box<Span>,
+    /// `CLOCK_MONOTONIC` when it began.
+    start_ns: u64,
     is_wanted: bool,
     missing: Vec<RequestId>,
     reports: Vec<OpReport>,
@@ -188,8 +190,8 @@ impl Join {
         let number = self.next_number;
         self.next_number += 1;
         let until_ns = raw.start_ns.saturating_add(raw.duration_ns).saturating_add(PATIENCE_NS);
-        let mut held =
-            Held { number, span: Box::new(span), is_wanted, missing: Vec::new(), reports: Vec::new(), until_ns };
+        let (span, start_ns) = (Box::new(span), raw.start_ns);
+        let mut held = Held { number, span, start_ns, is_wanted, missing: Vec::new(), reports: Vec::new(), until_ns };
         let flight = self.flights.remove(u64::from(raw.tid)).filter(|flight| flight.start_ns == raw.start_ns);
         let requests = flight.map(|flight| flight.requests).unwrap_or_default();
         let untold = usize::try_from(raw.requests).unwrap_or(usize::MAX).saturating_sub(requests.len());
@@ -294,7 +296,7 @@ impl Join {
     }
 
     fn finish(&mut self, held: Held, out: &mut Vec<Joined>) {
-        let Held { mut span, is_wanted, reports, .. } = held;
+        let Held { mut span, start_ns, is_wanted, mut reports, .. } = held;
         self.joined += reports.len() as u64;
         let mut is_told = is_wanted;
         if let SpanBody::Operation(op) = &mut span.body
@@ -305,6 +307,11 @@ impl Join {
             }
             let volume = self.volumes.get(&first.dev).cloned();
             is_told |= reports.iter().any(is_on_purpose);
+            // By one clock for all of a span: the mount's may have been set at another time.
+            for report in &mut reports {
+                let unix_ns = span.start_unix_ns.saturating_add(report.started_ns.saturating_sub(start_ns));
+                report.faults.iter_mut().for_each(|fault| fault.unix_ns = unix_ns);
+            }
             let interposed = merged(op.duration_ns, reports, volume);
             op.interposed = Some(Box::new(interposed));
         }

@@ -1,6 +1,7 @@
 //! File handles: a name for an object that outlives every descriptor, where the file system has them.
 #![expect(unsafe_code, reason = "the kernel's handle is a structure of variable length")]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -31,18 +32,23 @@ pub struct Handle {
 /// # Errors
 /// `EOPNOTSUPP` where the file system has none.
 pub fn of(file: BorrowedFd<'_>) -> io::Result<Handle> {
+    make(file, c"", libc::AT_EMPTY_PATH)
+}
+
+/// The handle of what a name in a directory stands for; of a symbolic link itself.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has none.
+pub fn of_name(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Handle> {
+    make(directory, &CString::new(name)?, 0)
+}
+
+fn make(at: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Handle> {
     let mut raw = Raw { bytes: ROOM, kind: 0, handle: [0; MAX_BYTES] };
     let mut mount = 0;
-    // SAFETY: the descriptor is open, the name is an empty string, and `raw` has the room that `bytes` says.
-    let result = unsafe {
-        libc::name_to_handle_at(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            (&raw mut raw).cast(),
-            &raw mut mount,
-            libc::AT_EMPTY_PATH,
-        )
-    };
+    // SAFETY: the descriptor is open, the name ends with a zero, and `raw` has the room that `bytes` says.
+    let result =
+        unsafe { libc::name_to_handle_at(at.as_raw_fd(), name.as_ptr(), (&raw mut raw).cast(), &raw mut mount, flags) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -41,9 +41,14 @@ impl Interposer {
                 let node = self.nodes.get(number)?;
                 let flags = flags | OFlags::DIRECTORY;
                 let file = reopen(&self.nodes, &node, flags)?;
-                let handle = self.open_files.add(number, flags, Kind::Directory, Some(file))?.handle;
-                way.under.opens(handle);
-                Ok(Opened { handle, backing: None, direct: false, wants_flush: false })
+                let mut io = node.io();
+                self.hold_nameless(&node, &io)?;
+                let note = |handle| way.under.opens(handle);
+                let open = self.open_files.add(number, flags, Kind::Directory, Some(file), note);
+                let open = open.inspect_err(|_error| self.let_go(&node, &io))?;
+                open.kind.opened(&mut io);
+                drop(io);
+                Ok(Opened { handle: open.handle, backing: None, direct: false, wants_flush: false })
             },
             answer,
         );

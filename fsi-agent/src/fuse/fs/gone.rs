@@ -1,4 +1,4 @@
-//! Files that end: without a name and without anyone who has them open.
+//! Regular files that end: without a name and without anyone who has them open.
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ impl Interposer {
         if self.minds_ends()
             && let Ok(stat) = self.stat(node)
             && stat.stx_nlink == 0
-            && !is_open(node)
+            && !node.io().is_open()
         {
             self.ended(node.number, counted(&stat));
         }
@@ -31,7 +31,7 @@ impl Interposer {
             && let Ok(node) = self.nodes.get(number)
             && let Ok(stat) = self.stat(&node)
             && stat.stx_nlink == 1
-            && !is_open(&node)
+            && !node.io().is_open()
         {
             way.under.frees(counted(&stat));
         }
@@ -64,11 +64,6 @@ impl Interposer {
             durability.is_durable(number);
         }
     }
-}
-
-pub(super) fn is_open(node: &Node) -> bool {
-    let io = node.io();
-    io.passthrough + io.direct > 0
 }
 
 /// Bytes of the capacity that an object takes; only regular files count.

@@ -87,6 +87,7 @@ impl Interposer {
     fn change(&self, call: Call, way: &Way<'_>, node: &Node, change: &Change) -> Result<(), Errno> {
         let Change { mode, uid, gid, size, times, handle } = change;
         let file = self.nodes.file(node)?;
+        let file = file.as_fd();
         if uid.is_some() || gid.is_some() {
             let owner = uid.map(Uid::from_raw);
             let group = gid.map(Gid::from_raw);
@@ -115,6 +116,7 @@ impl Interposer {
     /// What a write takes of a file: its capabilities, and setuid and setgid bits unless the caller keeps them.
     fn take_privileges(&self, call: Call, node: &Node) -> Result<(), Errno> {
         let file = self.nodes.file(node)?;
+        let file = file.as_fd();
         if Credentials::of(call.tid, call.uid).keep_set_id() {
             return match rustix::fs::removexattr(object_path(file), "security.capability") {
                 Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),

@@ -3,16 +3,15 @@
 //! A request that comes a second time may have been done by the server that was killed: then "exists already" and "is not there"
 //! are looked at once more before they become an answer.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::gone::is_open;
 use super::{Ask, Call, Interposer, On, Outcome, Way};
-use crate::fuse::node::{Node, STATX, number_of};
+use crate::fuse::node::{IoMode, Node, STATX, number_of};
 use crate::fuse::under_way::Past;
 use crate::rules::op::Op;
 use crate::sys::caller;
@@ -116,6 +115,7 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let before = way.under.before(|| (inode(at, name), 0));
                 match caller::making(call.uid, call.gid, umask, || make(at)) {
                     // The server that was killed had made it.
@@ -140,12 +140,15 @@ impl Interposer {
                 let directory = self.nodes.get(parent)?;
                 let node = self.nodes.get(number)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let before = way.under.before(|| (inode(at, name), 0));
+                let io = node.io();
                 match rustix::fs::linkat(self.nodes.file(&node)?, "", at, name, AtFlags::EMPTY_PATH) {
                     Err(Errno::EXIST) if before.begun && before.name == 0 && inode(at, name) == number => {}
                     linked => linked?,
                 }
-                self.nodes.record(&node).set_nameless(false);
+                self.has_name(&node, &io);
+                drop(io);
                 self.entry(&directory, name, way)
             },
             answer,
@@ -177,15 +180,13 @@ impl Interposer {
             |way| {
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let before = way.under.before(|| (inode(at, name), 0));
                 let gone = before.name;
-                self.keep_open(gone);
                 self.loses_a_name(way, gone);
                 // Done by the server that was killed: the name stands for it no more.
                 let done = before.begun && gone != 0 && inode(at, name) != gone;
-                if !done {
-                    rustix::fs::unlinkat(at, name, flags)?;
-                }
+                self.losing_name(gone, || if done { Ok(()) } else { rustix::fs::unlinkat(at, name, flags) })?;
                 self.lost_a_name(way, gone);
                 Ok(())
             },
@@ -193,16 +194,42 @@ impl Interposer {
         );
     }
 
-    /// An object is about to lose a name, perhaps its last: while it is open, its bytes must outlive this server.
-    fn keep_open(&self, number: u64) {
-        let Ok(node) = self.nodes.get(number) else { return };
-        if !is_open(&node) {
-            return;
+    /// Takes a name of an object, perhaps its last. Its handle leads nowhere then, so a descriptor is kept; while it is open, its
+    /// bytes must outlive this server. Nobody opens, closes or names it meanwhile.
+    fn losing_name(&self, number: u64, take: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let Ok(node) = self.nodes.get(number) else { return take() };
+        let io = node.io();
+        let file = match self.nodes.kept(&node) {
+            Ok(file) => file,
+            Err(error @ (Errno::MFILE | Errno::NFILE)) => return Err(error),
+            // It is gone already.
+            Err(_gone) => return take(),
+        };
+        self.nodes.record(&node).set_nameless(true);
+        if io.is_open() {
+            // Perhaps again: a server may have been killed between the two.
+            self.hold_for_successors(&node, file);
         }
-        if let Ok(file) = self.nodes.file(&node) {
-            self.nodes.record(&node).set_nameless(true);
-            if let Err(error) = self.keeper.hold(number, file) {
-                tracing::error!(%error, "an open file without a name would not outlive this server");
+        let taken = take();
+        let has_name = match rustix::fs::fstat(file) {
+            // How many links a directory has says nothing, but it has only one name.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => taken.is_err(),
+            Ok(stat) => stat.st_nlink > 0,
+            Err(_) => taken.is_err(),
+        };
+        if has_name {
+            self.has_name(&node, &io);
+        }
+        taken
+    }
+
+    /// An object has a name for sure. `io` is locked, so that nobody takes that away.
+    fn has_name(&self, node: &Node, io: &IoMode) {
+        let record = self.nodes.record(node);
+        if record.is_nameless() {
+            record.set_nameless(false);
+            if io.is_open() {
+                self.drop_held(node);
             }
         }
     }
@@ -227,20 +254,24 @@ impl Interposer {
             |way| {
                 let from = self.nodes.get(parent)?;
                 let to = self.nodes.get(new_parent)?;
-                let (from_at, to_at) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
+                let (from_file, to_file) = (self.nodes.file(&from)?, self.nodes.file(&to)?);
+                let (from_at, to_at) = (from_file.as_fd(), to_file.as_fd());
                 let before = way.under.before(|| (inode(from_at, name), inode(to_at, new_name)));
                 let (moved, replaced) = (before.name, before.target);
                 // Done by the server that was killed: the new name stands for what the old one stood for.
                 let done =
                     before.begun && moved != 0 && inode(to_at, new_name) == moved && inode(from_at, name) != moved;
                 let exchange = flags.contains(RenameFlags::EXCHANGE);
+                let rename = || match done {
+                    true => Ok(()),
+                    false => rustix::fs::renameat_with(from_at, name, to_at, new_name, flags),
+                };
                 if replaced != moved && !exchange {
-                    self.keep_open(replaced);
                     self.loses_a_name(way, replaced);
-                }
-                if !done {
-                    rustix::fs::renameat_with(from_at, name, to_at, new_name, flags)?;
-                }
+                    self.losing_name(replaced, rename)
+                } else {
+                    rename()
+                }?;
                 self.nodes.moved(moved, new_parent, new_name);
                 if exchange {
                     self.nodes.moved(replaced, parent, name);

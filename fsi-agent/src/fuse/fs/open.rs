@@ -3,7 +3,7 @@
 //! The kernel wants all descriptors of an inode to agree: while one is open in passthrough, each other must name the same backing
 //! file. So the first open of an inode decides, and a later one that must be watched reads and writes through us but keeps the number.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::names::inode;
 use super::{Ask, Call, DATA, Interposer, On, Outcome, Way};
 use crate::fuse::keeper_link::Keeper;
-use crate::fuse::node::{Node, STATX};
+use crate::fuse::node::{IoMode, Node, STATX};
 use crate::fuse::open_files::{Kind, reopen};
 use crate::rules::op::Op;
 use crate::sys::caller;
@@ -51,6 +51,7 @@ impl Interposer {
             call,
             &ask,
             |way| {
+                self.close_unanswered(way);
                 let node = self.nodes.get(number)?;
                 self.open_node(call, way, &node, flags)
             },
@@ -59,15 +60,15 @@ impl Interposer {
     }
 
     fn open_node(&self, call: Call, way: &Way<'_>, node: &Node, flags: OFlags) -> Result<Opened, Errno> {
-        self.close_unanswered(way);
         let concern = self.concern(|| self.nodes.path(node.number));
         let concerned = concern.intersects(DATA) || self.armed().volume.sees_data();
         let wants_flush = concern.contains(Op::Flush);
         let mut io = node.io();
-        if io.passthrough == 0 && io.direct == 0 && !concerned && self.device().passthrough() {
+        self.hold_nameless(node, &io)?;
+        if !io.is_open() && !concerned && self.device().passthrough() {
             // The kernel opens the backing file itself: what it would refuse must be refused here.
-            match self.device().register(self.nodes.file(node)?) {
-                Ok(id) => io.backing = Some(id),
+            match self.device().register(self.nodes.file(node)?.as_fd()) {
+                Ok(id) => self.nodes.set_backing(node, &mut io, id),
                 Err(error) => tracing::debug!(%error, "a file cannot be opened in passthrough"),
             }
         }
@@ -76,31 +77,53 @@ impl Interposer {
             (Some(_), true) => Kind::DirectBacked,
             (None, _) => Kind::Direct,
         };
-        let opened = self.add_open(call, node, flags, kind);
-        match (&opened, kind) {
-            (Ok(_), Kind::Passthrough | Kind::DirectBacked) => io.passthrough += 1,
-            (Ok(_), Kind::Direct | Kind::Directory) => io.direct += 1,
-            (Err(_), _) => {}
+        let opened = self.add_open(call, way, node, flags, kind);
+        match &opened {
+            Ok(_) => kind.opened(&mut io),
+            Err(_) if io.passthrough == 0 => {
+                self.nodes.drop_backing(node, &mut io, |id| self.device().unregister(id));
+                self.let_go(node, &io);
+            }
+            Err(_) => {}
         }
-        if opened.is_err()
-            && io.passthrough == 0
-            && let Some(id) = io.backing.take()
-        {
-            self.device().unregister(id);
-        }
-        self.nodes.record(node).set_backing(io.backing.unwrap_or(0), io.passthrough);
-        let handle = opened?;
-        way.under.opens(handle);
-        Ok(Opened { handle, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
+        Ok(Opened { handle: opened?, backing: io.backing, direct: kind != Kind::Passthrough, wants_flush })
     }
 
-    fn add_open(&self, call: Call, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
+    /// Before an object is open that nobody had open: if it has no name, its bytes must outlive this server from now on.
+    pub(super) fn hold_nameless(&self, node: &Node, io: &IoMode) -> Result<(), Errno> {
+        if io.is_open() || !self.nodes.record(node).is_nameless() {
+            return Ok(());
+        }
+        self.hold_for_successors(node, self.nodes.kept(node)?);
+        Ok(())
+    }
+
+    pub(super) fn hold_for_successors(&self, node: &Node, file: BorrowedFd<'_>) {
+        if let Err(error) = self.keeper.hold(node.number, file) {
+            tracing::error!(%error, "an open file without a name would not outlive this server");
+        }
+    }
+
+    /// Nobody has it open any more: if it has no name, the keeper need not hold it.
+    pub(super) fn let_go(&self, node: &Node, io: &IoMode) {
+        if !io.is_open() && self.nodes.record(node).is_nameless() {
+            self.drop_held(node);
+        }
+    }
+
+    pub(super) fn drop_held(&self, node: &Node) {
+        if let Err(error) = Keeper::drop(&*self.keeper, node.number) {
+            tracing::debug!(%error, "the keeper holds a file longer than it must");
+        }
+    }
+
+    fn add_open(&self, call: Call, way: &Way<'_>, node: &Node, flags: OFlags, kind: Kind) -> Result<u64, Errno> {
         // In passthrough the kernel has its own file; ours is opened when an fsync or an lseek asks for it.
         let file = match kind {
             Kind::Passthrough => None,
             Kind::Direct | Kind::DirectBacked | Kind::Directory => Some(reopen(&self.nodes, node, flags)?),
         };
-        let open = self.open_files.add(node.number, flags, kind, file)?;
+        let open = self.open_files.add(node.number, flags, kind, file, |handle| way.under.opens(handle))?;
         self.tell_opened(call, node, &open);
         Ok(open.handle)
     }
@@ -124,8 +147,10 @@ impl Interposer {
             call,
             &ask,
             |way| {
+                self.close_unanswered(way);
                 let directory = self.nodes.get(parent)?;
                 let at = self.nodes.file(&directory)?;
+                let at = at.as_fd();
                 let before = way.under.before(|| (inode(at, name), 0));
                 let exclusive = flags & OFlags::EXCL;
                 let making = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -151,13 +176,18 @@ impl Interposer {
                 }
                 let entry = self.entry(&directory, name, way)?;
                 let node = self.nodes.get(entry.number)?;
-                if flags.contains(OFlags::TRUNC) && !is_new {
-                    let file = reopen(&self.nodes, &node, OFlags::WRONLY)?;
-                    self.resize(way, &node, file.as_fd(), 0)?;
-                }
-                match self.open_node(call, way, &node, flags) {
+                let opened = if flags.contains(OFlags::TRUNC) && !is_new {
+                    reopen(&self.nodes, &node, OFlags::WRONLY)
+                        .and_then(|file| self.resize(way, &node, file.as_fd(), 0))
+                        .and_then(|()| self.open_node(call, way, &node, flags))
+                } else {
+                    self.open_node(call, way, &node, flags)
+                };
+                match opened {
                     Ok(opened) => Ok(Created { entry, opened }),
                     Err(error) => {
+                        // The lookup is taken back once: here, and not by a successor.
+                        way.under.counts(0);
                         self.nodes.forget(entry.number, 1);
                         Err(error)
                     }
@@ -180,29 +210,15 @@ impl Interposer {
         let Some(open) = self.open_files.remove(handle) else { return };
         let Ok(node) = self.nodes.get(open.node) else { return };
         let mut io = node.io();
-        match open.kind {
-            Kind::Passthrough | Kind::DirectBacked => {
-                io.passthrough = io.passthrough.saturating_sub(1);
-                if io.passthrough == 0
-                    && let Some(id) = io.backing.take()
-                {
-                    self.device().unregister(id);
-                }
-                self.nodes.record(&node).set_backing(io.backing.unwrap_or(0), io.passthrough);
-            }
-            Kind::Direct => io.direct = io.direct.saturating_sub(1),
-            Kind::Directory => return,
+        open.kind.closed(&mut io);
+        if io.passthrough == 0 {
+            self.nodes.drop_backing(&node, &mut io, |id| self.device().unregister(id));
         }
-        let is_last = io.passthrough + io.direct == 0;
+        self.let_go(&node, &io);
+        let is_last = !io.is_open();
         drop(io);
         if is_last {
             self.has_ended(&node);
-        }
-        if is_last
-            && self.nodes.record(&node).is_nameless()
-            && let Err(error) = Keeper::drop(&*self.keeper, open.node)
-        {
-            tracing::debug!(%error, "the keeper holds a file longer than it must");
         }
     }
 

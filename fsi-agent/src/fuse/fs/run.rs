@@ -143,9 +143,11 @@ impl Interposer {
             Waited::Killed => Err(Errno::INTR),
         };
         let outcome = result.as_ref().map(Outcome::bytes).map_err(|errno| *errno);
+        // Before the answer: once it is given, the application goes on and we may not.
+        let answered_ns = if report.is_some() { clock::monotonic_ns() } else { 0 };
         answer(result);
         if let Some(report) = report {
-            let report = report.into_report(self.device.number(), outcome, delay, throttled, throttle_ns);
+            let report = report.into_report(self.device.number(), outcome, delay, throttled, throttle_ns, answered_ns);
             self.reports.operation(report);
         }
         drop(under);

@@ -52,6 +52,7 @@ impl Told {
         delay: Duration,
         throttle: Throttled,
         throttle_ns: u64,
+        answered_ns: u64,
     ) -> OpReport {
         let Self { call, about, paths, faults, started_ns, backing_ns } = self;
         let About { op, ino, handle, offset, len } = about;
@@ -74,7 +75,7 @@ impl Told {
             done: outcome.ok().filter(|_| moves_bytes),
             errno: outcome.err().map_or(0, Errno::raw_os_error),
             started_ns,
-            answered_ns: clock::monotonic_ns(),
+            answered_ns,
             backing_ns,
             // What was waited beyond our own work.
             delay_ns: delay_ns.saturating_sub(backing_ns),

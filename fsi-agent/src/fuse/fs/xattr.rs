@@ -1,5 +1,6 @@
 //! Extended attributes, POSIX ACLs among them.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
@@ -22,9 +23,8 @@ impl Interposer {
             call,
             &Ask::new(Op::Getxattr, On::Node(number)),
             |_way| {
-                let path = self.object(number)?;
                 let mut value = vec![0; MAX_BYTES];
-                let length = rustix::fs::getxattr(path, name, &mut value[..])?;
+                let length = self.on_object(number, |path| rustix::fs::getxattr(path, name, &mut value[..]))?;
                 value.truncate(length);
                 Ok(value)
             },
@@ -41,7 +41,7 @@ impl Interposer {
             &Ask::new(Op::Listxattr, On::Node(number)),
             |_way| {
                 let mut names = vec![0; MAX_BYTES];
-                let length = rustix::fs::listxattr(self.object(number)?, &mut names[..])?;
+                let length = self.on_object(number, |path| rustix::fs::listxattr(path, &mut names[..]))?;
                 names.truncate(length);
                 Ok(names)
             },
@@ -58,7 +58,8 @@ impl Interposer {
             &Ask::new(Op::Setxattr, On::Node(number)),
             |way| {
                 let node = self.nodes.get(number)?;
-                let path = object_path(self.nodes.file(&node)?);
+                let file = self.nodes.file(&node)?;
+                let path = object_path(file.as_fd());
                 let flags = XattrFlags::from_bits_retain(flags);
                 let before = flags.contains(XattrFlags::CREATE).then(|| way.under.before(|| (there(&path, name), 0)));
                 let set = || rustix::fs::setxattr(&path, name, value, flags);
@@ -81,20 +82,23 @@ impl Interposer {
             call,
             &Ask::new(Op::Removexattr, On::Node(number)),
             |way| {
-                let path = self.object(number)?;
-                let before = way.under.before(|| (there(&path, name), 0));
-                match rustix::fs::removexattr(&path, name) {
-                    Err(Errno::NODATA) if before.begun && before.name != 0 => Ok(()),
-                    removed => removed,
-                }
+                self.on_object(number, |path| {
+                    let before = way.under.before(|| (there(path, name), 0));
+                    match rustix::fs::removexattr(path, name) {
+                        Err(Errno::NODATA) if before.begun && before.name != 0 => Ok(()),
+                        removed => removed,
+                    }
+                })
             },
             answer,
         );
     }
 
-    fn object(&self, number: u64) -> Result<String, Errno> {
+    /// Calls with a path that leads to the object.
+    fn on_object<T>(&self, number: u64, call: impl FnOnce(&str) -> Result<T, Errno>) -> Result<T, Errno> {
         let node = self.nodes.get(number)?;
-        Ok(object_path(self.nodes.file(&node)?))
+        let file = self.nodes.file(&node)?;
+        call(&object_path(file.as_fd()))
     }
 }
 

@@ -1,4 +1,6 @@
 //! Slots of a fixed number of words. The first word says whether a slot is in use: it is written last and cleared first.
+//!
+//! Stores of one thread that are all releases are seen in their order, by other threads and by the successor of a killed server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,18 +50,26 @@ impl<'a, const WORDS: usize> Table<'a, WORDS> {
         })
     }
 
+    /// Puts a slot to use: its other words are written.
+    pub fn publish(&self, slot: Slot, tag: u64) {
+        self.slot(slot)[0].store(tag, Ordering::Release);
+    }
+
     /// Gives a slot back.
     pub fn release(&self, slot: Slot) {
         self.slot(slot)[0].store(0, Ordering::Release);
     }
 
-    /// The slots in use below `end`. Slots that were never used are better not looked at: each costs memory then.
-    pub fn used(&self, end: u64) -> impl Iterator<Item = (Slot, &'a [AtomicU64])> + use<'a, WORDS> {
+    /// The slots below `end`. Slots that were never used are better not looked at: each costs memory then.
+    pub fn below(&self, end: u64) -> impl Iterator<Item = (Slot, &'a [AtomicU64])> + use<'a, WORDS> {
         let table = *self;
         let end = u32::try_from(end.min(self.len() as u64)).unwrap_or(u32::MAX);
-        (0..end)
-            .map(move |slot| (Slot(slot), table.slot(Slot(slot))))
-            .filter(|(_, words)| words[0].load(Ordering::Acquire) != 0)
+        (0..end).map(move |slot| (Slot(slot), table.slot(Slot(slot))))
+    }
+
+    /// Those of them that are in use.
+    pub fn used(&self, end: u64) -> impl Iterator<Item = (Slot, &'a [AtomicU64])> + use<'a, WORDS> {
+        self.below(end).filter(|(_, words)| words[0].load(Ordering::Acquire) != 0)
     }
 }
 
@@ -69,7 +79,7 @@ pub(super) fn write_bytes(words: &[AtomicU64], bytes: &[u8]) {
     for (word, chunk) in words[1..].iter().zip(bytes.chunks(8)) {
         let mut packed = [0; 8];
         packed[..chunk.len()].copy_from_slice(chunk);
-        word.store(u64::from_le_bytes(packed), Ordering::Relaxed);
+        word.store(u64::from_le_bytes(packed), Ordering::Release);
     }
     words[0].store(bytes.len() as u64, Ordering::Release);
 }
@@ -82,4 +92,14 @@ pub(super) fn read_bytes(words: &[AtomicU64]) -> Vec<u8> {
         words[1..=length.div_ceil(8)].iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
     bytes.truncate(length);
     bytes
+}
+
+/// Whether they are these bytes.
+pub(super) fn is_bytes(words: &[AtomicU64], bytes: &[u8]) -> bool {
+    let chunk_is = |(word, chunk): (&AtomicU64, &[u8])| {
+        let mut packed = [0; 8];
+        packed[..chunk.len()].copy_from_slice(chunk);
+        word.load(Ordering::Relaxed) == u64::from_le_bytes(packed)
+    };
+    words[0].load(Ordering::Acquire) == bytes.len() as u64 && words[1..].iter().zip(bytes.chunks(8)).all(chunk_is)
 }

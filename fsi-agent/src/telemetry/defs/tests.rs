@@ -35,7 +35,8 @@ fn every_metric_is_documented_with_its_labels_and_help() {
 fn every_label_outcome_and_loss_is_documented() {
     let labels = set(METRICS.iter().flat_map(|metric| metric.labels).copied());
     assert_eq!(documented(METRICS_MD, "Labels"), labels);
-    let outcomes = [&SPAN_OUTCOMES[..], &OTLP_OUTCOMES, &THROTTLE_OUTCOMES, &REPORT_OUTCOMES, &RELOAD_OUTCOMES].concat();
+    let outcomes =
+        [&SPAN_OUTCOMES[..], &OTLP_OUTCOMES, &THROTTLE_OUTCOMES, &REPORT_OUTCOMES, &RELOAD_OUTCOMES].concat();
     assert_eq!(documented(METRICS_MD, "Outcomes"), set(outcomes));
     let losses: BTreeSet<_> = losses().map(|(stage, reason)| format!("{stage}/{reason}")).collect();
     assert_eq!(documented(METRICS_MD, "Losses"), losses.iter().map(String::as_str).collect());

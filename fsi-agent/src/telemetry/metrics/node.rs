@@ -226,12 +226,8 @@ impl NodeCounts {
         for series in over {
             let Some(group) = all.groups.remove(&series) else { continue };
             self.to_other += group.count;
-            let series = Series {
-                who: whose.clone(),
-                volume: Arc::clone(&other),
-                device: Arc::clone(&other),
-                op: series.op,
-            };
+            let series =
+                Series { who: whose.clone(), volume: Arc::clone(&other), device: Arc::clone(&other), op: series.op };
             all.groups.entry(series).or_default().merge(&group);
         }
         let shown: BTreeSet<Who> = all.groups.keys().map(|series| series.who.clone()).collect();
@@ -257,11 +253,7 @@ fn labels(series: &Series) -> Vec<LabelPair> {
 
 fn who_labels(who: &Who) -> [LabelPair; 3] {
     let Who { namespace, pod, container } = who;
-    [
-        label(defs::LABEL_NAMESPACE, namespace),
-        label(defs::LABEL_POD, pod),
-        label(defs::LABEL_CONTAINER, container),
-    ]
+    [label(defs::LABEL_NAMESPACE, namespace), label(defs::LABEL_POD, pod), label(defs::LABEL_CONTAINER, container)]
 }
 
 fn net(all: &Numbers, of: impl Fn(&Net) -> i64) -> Vec<Metric> {
