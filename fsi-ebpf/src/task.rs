@@ -45,7 +45,8 @@ pub(crate) fn on_new_task(child: Task, clone_flags: u64) {
 #[inline(always)]
 pub(crate) fn on_exec() {
     let task = Task::current();
-    if is_followed(task) {
+    // Who was only forked has done nothing by which it would be known: its new name is what it is called from here on.
+    if is_followed(task) || config!(select) != Select::Marked as u32 && filter::selected(task).is_some() {
         tell(task, task.parent().tgid(), ProcessEvent::Exec, 0);
     }
 }

@@ -61,7 +61,8 @@ pub fn tool(variable: &str) -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
     let tools = std::fs::read_dir(cache.join("fsi/tools")).ok()?.filter_map(Result::ok);
     let ours = tools.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-")));
-    ours.map(|entry| entry.path().join("bin").join(&name)).filter(|path| path.is_file()).max()
+    let programs = ours.flat_map(|entry| [entry.path().join("bin").join(&name), entry.path().join(&name)]);
+    programs.filter(|path| path.is_file()).max()
 }
 
 fn is_root() -> bool {

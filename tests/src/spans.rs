@@ -66,13 +66,17 @@ impl Spans {
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).expect("the spans can be read");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is one JSON document"));
+        Self { all: lines.flat_map(|line| Self::of(&line).all).collect() }
+    }
+
+    /// Those of one OTLP/JSON document.
+    #[must_use]
+    pub fn of(document: &Value) -> Self {
         let mut all = Vec::new();
-        for line in text.lines() {
-            let line: Value = serde_json::from_str(line).expect("a line is one JSON document");
-            for resource in array(&line["resourceSpans"]) {
-                for scope in array(&resource["scopeSpans"]) {
-                    all.extend(array(&scope["spans"]).iter().map(span));
-                }
+        for resource in array(&document["resourceSpans"]) {
+            for scope in array(&resource["scopeSpans"]) {
+                all.extend(array(&scope["spans"]).iter().map(span));
             }
         }
         Self { all }

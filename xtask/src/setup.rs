@@ -4,6 +4,7 @@
 //! missing, `install` does it. The demo and the tests call `ensure` first, so nobody has to run this by hand.
 
 mod catalogue;
+mod go_tool;
 mod install;
 mod machine;
 mod plan;
@@ -16,7 +17,8 @@ use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
 use self::catalogue::{Need, State, Weight};
-pub(crate) use self::install::{older_kernel, otelcol};
+pub(crate) use self::go_tool::{JAEGER, OTELCOL};
+pub(crate) use self::install::older_kernel;
 use self::machine::Machine;
 pub(crate) use self::machine::{is_root, may_load_bpf, python};
 use self::plan::Plan;

@@ -107,7 +107,8 @@ impl Run<'_> {
         }
         let mut command = cargo_test(&["--package", "fsi-tests"], filter, &["--show-output", "--test-threads=1"]);
         command.env("FSI_BIN", self.workspace.target_dir().join("debug/fsi"));
-        command.env("FSI_OTELCOL", setup::otelcol(self.workspace));
+        command.env("FSI_OTELCOL", setup::OTELCOL.program(self.workspace));
+        command.env("FSI_JAEGER", setup::JAEGER.program(self.workspace));
         command.env("FSI_OLDER_KERNEL", setup::older_kernel());
         command.env("FSI_PJDFSTEST", tools::PJDFSTEST.program());
         command.env("FSI_FSX", tools::FSX.program());

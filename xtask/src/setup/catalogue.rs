@@ -10,8 +10,9 @@ use xtask::build_ebpf::Found;
 use xtask::tools::{self, Crate};
 use xtask::workspace::Workspace;
 
+use super::Purpose;
+use super::go_tool::{GoTool, JAEGER, OTELCOL};
 use super::machine::{self, go_version};
-use super::{Purpose, otelcol};
 
 /// The LLVM that Debian's rustc-web is built with; bpf-linker must not have an older one.
 pub(super) const LLVM: &str = "22";
@@ -52,8 +53,8 @@ pub(super) enum Get {
     BpfLinker,
     /// A program built from crates.io into the cache.
     Crate(&'static Crate),
-    /// Built from tests/otelcol into the cache, with Go.
-    Otelcol,
+    /// Built from the Go module proxy into the cache.
+    Go(&'static GoTool),
     /// Fetched from Debian into the cache, not installed: this machine goes on booting what it boots.
     OlderKernel,
     /// An example of Debian's libfuse3-dev, built into the cache.
@@ -209,11 +210,11 @@ const WATCHING: &[Need] = &[
     },
     Need {
         name: "Go 1.25",
-        why: "builds the OpenTelemetry Collector",
+        why: "builds the OpenTelemetry Collector and Jaeger",
         serves: &[Test],
         weight: Weight::Optional,
-        state: |workspace| match (otelcol(workspace).is_file(), go_version()) {
-            (true, _) => State::Present("the Collector is built already".to_owned()),
+        state: |workspace| match (go_tools_are_built(workspace), go_version()) {
+            (true, _) => State::Present("what it builds is built already".to_owned()),
             (false, Some(version)) if version >= (1, 25) => State::Present(format!("go {}.{}", version.0, version.1)),
             (false, _) => State::Missing,
         },
@@ -225,8 +226,17 @@ const WATCHING: &[Need] = &[
         why: "receives the spans as a user's would",
         serves: &[Test],
         weight: Weight::Optional,
-        state: |workspace| executable(&otelcol(workspace)),
-        get: Get::Otelcol,
+        state: |workspace| executable(&OTELCOL.program(workspace)),
+        get: Get::Go(&OTELCOL),
+        by_hand: "needs Go, see there",
+    },
+    Need {
+        name: "Jaeger",
+        why: "shows the traces as a user's would",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |workspace| executable(&JAEGER.program(workspace)),
+        get: Get::Go(&JAEGER),
         by_hand: "needs Go, see there",
     },
     Need {
@@ -289,6 +299,10 @@ fn file(path: &str) -> State {
 
 fn executable(path: &Path) -> State {
     if tools::is_executable(path) { State::Present(path.display().to_string()) } else { State::Missing }
+}
+
+fn go_tools_are_built(workspace: &Workspace) -> bool {
+    [&OTELCOL, &JAEGER].iter().all(|tool| tools::is_executable(&tool.program(workspace)))
 }
 
 /// Being there is not enough: it loads a libLLVM, which may have gone.

@@ -7,17 +7,13 @@ use std::process::{self, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use xtask::cargo_env::forget_outer_cargo;
-use xtask::tools::{self, BPF_LINKER_VERSION, Crate};
+use xtask::tools::{self, BPF_LINKER_VERSION, Crate, tool_dir};
 use xtask::workspace::Workspace;
-use xtask::{digest, tools::tool_dir};
 
 use super::catalogue::{Get, LLVM};
 use super::plan::Plan;
 use super::postgres::{POSTGRES, WithoutCluster};
 use crate::progress::run_logged;
-
-/// The version of the modules in tests/otelcol/go.mod.
-const OTELCOL_VERSION: &str = "0.155.0";
 
 /// Does everything that it can: a Collector that fails to build does not stop the linker. What failed has been shown,
 /// and is missing when the caller looks again.
@@ -33,7 +29,7 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
             Get::RustupComponent(component) => rustup_component(component),
             Get::BpfLinker => bpf_linker(),
             Get::Crate(program) => build_crate(program),
-            Get::Otelcol => build_otelcol(workspace),
+            Get::Go(tool) => tool.build(workspace),
             Get::OlderKernel => fetch_older_kernel(),
             Get::PassthroughLl => build_passthrough_ll(),
             Get::Apt(_) | Get::ByHand => Ok(()),
@@ -106,29 +102,6 @@ fn build_crate(program: &Crate) -> Result<()> {
     build_into(&place, program.name, &format!("build {}", program.name), command)
 }
 
-/// Where the tests' Collector is, or would be: a change to its modules is another folder.
-pub(crate) fn otelcol(workspace: &Workspace) -> PathBuf {
-    let dir = workspace.path("tests/otelcol");
-    let inputs = ["go.mod", "go.sum", "main.go", "components.go"].map(|file| dir.join(file));
-    // Unreadable sources have no build either.
-    let digest = digest::of_files(workspace.root(), &inputs).unwrap_or_default();
-    let version = format!("{OTELCOL_VERSION}-{digest:016x}");
-    tool_dir("otelcol", &version).join("otelcol")
-}
-
-fn build_otelcol(workspace: &Workspace) -> Result<()> {
-    let place = otelcol(workspace);
-    let place = place.parent().context("the Collector has a folder of its own")?;
-    let mut command = Command::new("go");
-    command
-        .args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"])
-        .arg(partial(place).join("otelcol"))
-        .arg(".")
-        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOWORK", "off")])
-        .current_dir(workspace.path("tests/otelcol"));
-    build_into(place, "otelcol", "build the OpenTelemetry Collector", command)
-}
-
 /// The image of the kernel that the tests boot beside this one.
 pub(crate) fn older_kernel() -> PathBuf {
     tool_dir("older-kernel", "debian").join("vmlinuz")
@@ -167,7 +140,7 @@ fn by_script(program: &Path, name: &str, label: &str, script: &str) -> Result<()
 }
 
 /// Runs a command that fills `partial(place)` and puts the result in place.
-fn build_into(place: &Path, name: &str, label: &str, command: Command) -> Result<()> {
+pub(super) fn build_into(place: &Path, name: &str, label: &str, command: Command) -> Result<()> {
     let partial = partial(place);
     fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
     let built = run_logged(label, command, &log(name)).and_then(|()| {
@@ -183,7 +156,7 @@ fn build_into(place: &Path, name: &str, label: &str, command: Command) -> Result
     built
 }
 
-fn partial(place: &Path) -> PathBuf {
+pub(super) fn partial(place: &Path) -> PathBuf {
     let mut path = place.as_os_str().to_owned();
     path.push(format!(".partial-{}", process::id()));
     path.into()

@@ -26,7 +26,7 @@ impl<'a> Plan<'a> {
                 Get::RustupComponent(_)
                 | Get::BpfLinker
                 | Get::Crate(_)
-                | Get::Otelcol
+                | Get::Go(_)
                 | Get::OlderKernel
                 | Get::PassthroughLl => plan.build.push(need),
                 Get::ByHand => {}
@@ -68,17 +68,18 @@ impl<'a> Plan<'a> {
 }
 
 /// How long it takes and how large it is, measured on two cores.
-fn how(get: Get) -> &'static str {
-    match get {
+fn how(get: Get) -> String {
+    let how = match get {
         Get::Apt(_) => "by apt",
         Get::RustupComponent(_) => "by rustup, a few seconds",
         Get::BpfLinker => "built from crates.io into the cache, 1 to 2 minutes, 40 MB",
         Get::Crate(_) => "built from crates.io into the cache, half a minute, 3 MB",
-        Get::Otelcol => "built from the Go module proxy into the cache, 1 to 3 minutes, 30 MB",
+        Get::Go(tool) => return format!("built from the Go module proxy into the cache, {}", tool.costs),
         Get::OlderKernel => "fetched from Debian into the cache, not installed, 70 MB",
         Get::PassthroughLl => "source fetched from Debian, built into the cache, a few seconds",
         Get::ByHand => "by hand",
-    }
+    };
+    how.to_owned()
 }
 
 #[cfg(test)]
