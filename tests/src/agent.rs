@@ -100,7 +100,7 @@ impl Drop for Agent {
 fn configuration(directory: &TempDir, port: u16, rest: &str) -> String {
     let run = directory.path().join("run");
     format!(
-        "version: 1\nmounts: {{ socket: '{}/agent.sock' }}\nmetrics: {{ listen: '127.0.0.1:{port}' }}\n{rest}",
+        "version: 1\nmounts: {{ socket: '{}/agent.sock' }}\nmetrics: {{ listen: '127.0.0.1:{port}', max_series: 20000 }}\n{rest}",
         run.display()
     )
 }

@@ -57,6 +57,13 @@ impl Metrics {
         self.of_name(name).filter(|sample| sample.label(label) == value).map(Sample::count).sum()
     }
 
+    /// The sum of a metric over all its labels but those given.
+    #[must_use]
+    pub fn sum_of(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let has = |sample: &&Sample| labels.iter().all(|(label, value)| sample.label(label) == *value);
+        self.of_name(name).filter(has).map(Sample::count).sum()
+    }
+
     /// The sum of a metric over all its labels.
     #[must_use]
     pub fn total(&self, name: &str) -> u64 {
