@@ -28,6 +28,7 @@ use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::probe::Probe;
 use crate::probe::options::{EventPolicy, GlobList, ProbeOptions, Selection};
 use crate::reports::ReportsServer;
+use crate::selection::container;
 use crate::telemetry::metrics::exemplars::Exemplars;
 use crate::telemetry::metrics::node::NodeCounts;
 use crate::telemetry::serve::{Condition, serve};
@@ -51,6 +52,7 @@ pub(super) fn log(log: Log) {
 }
 
 pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError> {
+    warn_of_cgroups(&config.observe.cgroups);
     let signals = Signals::listen().map_err(AgentError::Signals)?;
     let (sender, from_mounts) = crossbeam_channel::bounded(MAX_MESSAGES);
     let reports = ReportsServer::listen(&config.mounts.socket, sender)?;
@@ -132,6 +134,25 @@ fn kubernetes(path: &Path, config: &Config) -> Result<Option<Kubernetes>, AgentE
         Enabled::Yes => true,
     };
     Ok(wanted.then(|| Kubernetes { node: config.node_name(), kubeconfig }))
+}
+
+/// Says which of the configured cgroups will not be looked at: those that are not there, or lie in another hierarchy than the one whose
+/// ids the kernel side reports.
+pub(super) fn warn_of_cgroups(directories: &[PathBuf]) {
+    let Some(root) = container::hierarchies().ok().and_then(|found| found.into_iter().next()) else {
+        tracing::warn!("no hierarchy of cgroups is mounted here: nothing is looked at");
+        return;
+    };
+    for directory in directories {
+        let (path, hierarchy) = (directory.display(), root.display());
+        match directory.canonicalize() {
+            Ok(found) if found.starts_with(&root) => {}
+            Ok(_elsewhere) => {
+                tracing::warn!(%path, %hierarchy, "observe.cgroups: it lies in another hierarchy of cgroups, and is not looked at; give its path in this one");
+            }
+            Err(error) => tracing::warn!(%path, %error, "observe.cgroups: it is not there, and is looked at once it is"),
+        }
+    }
 }
 
 /// Ids of cgroup directories that exist; one that does not has none.

@@ -279,6 +279,7 @@ impl Watcher {
                 return;
             }
         };
+        start::warn_of_cgroups(&config.observe.cgroups);
         for what in start::needs_restart(&self.config, &config) {
             tracing::warn!(what, "this holds after the next start of the agent");
         }
