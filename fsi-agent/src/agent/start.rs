@@ -150,7 +150,9 @@ pub(super) fn warn_of_cgroups(directories: &[PathBuf]) {
             Ok(_elsewhere) => {
                 tracing::warn!(%path, %hierarchy, "observe.cgroups: it lies in another hierarchy of cgroups, and is not looked at; give its path in this one");
             }
-            Err(error) => tracing::warn!(%path, %error, "observe.cgroups: it is not there, and is looked at once it is"),
+            Err(error) => {
+                tracing::warn!(%path, %error, "observe.cgroups: it is not there, and is looked at once it is")
+            }
         }
     }
 }
