@@ -15,12 +15,12 @@ use fsi_tests::need::{Need, has, skip};
 
 const CONTAINERS: u64 = 500;
 
-/// A parent of containers, as Docker has one, in the hierarchy whose ids the kernel side reports.
+/// A parent of containers, as Docker has one, in the hierarchy whose ids the kernel side reports; and what it is in.
 fn nursery() -> Option<(Cgroup, Cgroup)> {
     let hierarchy = hierarchies().ok()?.into_iter().next()?;
     let parent = Cgroup::below(&hierarchy)?;
     let docker = parent.child("docker");
-    Some((docker, parent))
+    Some((parent, docker))
 }
 
 fn id(number: u64) -> String {
@@ -46,7 +46,7 @@ fn what_each_of_many_containers_does_is_its_own() {
     if !has(&[Need::Probes]) {
         return;
     }
-    let Some((docker, _parent)) = nursery() else { return skip("no hierarchy of cgroups that can be written") };
+    let Some((_parent, docker)) = nursery() else { return skip("no hierarchy of cgroups that can be written") };
     let place = tempfile::tempdir().expect("a directory");
     let agent =
         Agent::start("observe: { scope: containers, default: { observe: metrics } }\nkubernetes: { enabled: false }\n");
