@@ -34,7 +34,7 @@ use std::time::Duration;
 use cgroups::Cgroups;
 use claims::Claims;
 use counters::{Counter, Counters};
-use identity::{Claim, Identity, Pod, Volume};
+use identity::{Claim, Identity, Volume};
 use kubernetes::{Kubernetes, Learns, Status, Watch};
 use memo::Memo;
 use mounts::MountWatch;
@@ -157,36 +157,26 @@ impl Attribution {
         self.cgroups.sought().cgroups().hierarchy()
     }
 
-    /// All cgroups that are there, or were a while ago.
+    /// All cgroups that are there, by their ids.
     #[must_use]
     pub fn cgroups(&self) -> Vec<(u64, Arc<Identity>)> {
-        let all = self.cgroups.sought().cgroups().all();
-        all.into_iter().map(|(id, cgroup)| (id, Arc::new(self.pods.identity(&cgroup)))).collect()
+        let there = self.cgroups.sought().cgroups().there();
+        there.into_iter().map(|(id, cgroup)| (id, Arc::new(self.pods.identity(&cgroup)))).collect()
     }
 
-    /// Grows when there is another cgroup.
+    /// Grows when there is another cgroup, or one less.
     #[must_use]
     pub fn cgroup_changes(&self) -> u64 {
         self.cgroups.sought().cgroups().changes()
     }
 
-    /// Whether nothing can happen in a cgroup any more. Asks the file system.
+    /// Whether nothing can happen in a cgroup any more. Asks the file system; one that nobody knows is looked for, and known to be gone later.
     #[must_use]
     pub fn is_gone(&self, id: u64) -> bool {
-        self.cgroups.sought().cgroups().is_gone(id)
-    }
-
-    /// The pods of this node that have not ended, with their policies.
-    #[must_use]
-    pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.pods.live()
-    }
-
-    /// The ids of the cgroups in a pod, also of those that have ended. Looks at every cgroup: not for each operation.
-    #[must_use]
-    pub fn cgroups_of(&self, pod: &Pod) -> Vec<u64> {
-        // A static pod's cgroups go by the kubelet's name of it.
-        self.cgroups.sought().of_pod(pod.static_uid.as_ref().unwrap_or(&pod.uid))
+        let sought = self.cgroups.sought();
+        // Has it looked for, if need be.
+        let _known_or_sought = sought.cgroup(id);
+        sought.cgroups().is_gone(id)
     }
 
     /// Grows when an answer may be another than before, other than by a cgroup that is new.

@@ -116,11 +116,21 @@ impl Probe {
 
     /// What was counted so far, summed over the CPUs.
     pub fn aggregates(&self) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
+        self.aggregates_of(|_all| true)
+    }
+
+    fn aggregates_of(
+        &self,
+        wanted: impl Fn(&AggregateKey) -> bool,
+    ) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
         let map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(self.map("AGGREGATES")?)?;
         // Keys may come twice while the kernel side adds to the map.
         let mut sums = HashMap::new();
         for key in map.keys() {
             let key = key?;
+            if !wanted(&key) {
+                continue;
+            }
             let mut sum = AggregateValue::default();
             for value in map.get(&key, 0)?.iter() {
                 sum.count += value.count;

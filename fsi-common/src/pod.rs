@@ -14,7 +14,7 @@ unsafe impl aya::Pod for AggregateValue {}
 unsafe impl aya::Pod for Automaton {}
 // SAFETY: repr(C): two u32, then a u64 at 8: no padding; any bytes are valid.
 unsafe impl aya::Pod for Policy {}
-// SAFETY: repr(C): four u32, two u64 from 16 on, eight u32: no padding; any bytes are valid.
+// SAFETY: repr(C): four u32, two u64 from 16 on, six u32: no padding; any bytes are valid.
 unsafe impl aya::Pod for ProbeConfig {}
 // SAFETY: repr(C), u32 fields only; any bytes are valid.
 unsafe impl aya::Pod for Offsets {}

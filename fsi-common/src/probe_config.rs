@@ -70,9 +70,6 @@ pub struct ProbeConfig {
     pub cgroup_subsystem: u32,
     /// Kernel log of the probes through aya-log (0 or 1).
     pub debug: u32,
-    /// Requests to the mounts that the map `INTERPOSED` names are told, and what sent them (0 or 1).
-    pub interposed: u32,
-    pub reserved: u32,
 }
 
 impl ProbeConfig {
@@ -90,8 +87,6 @@ impl ProbeConfig {
         comm_filter: 0,
         cgroup_subsystem: 0,
         debug: 0,
-        interposed: 0,
-        reserved: 0,
     };
 }
 

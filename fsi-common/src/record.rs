@@ -137,17 +137,12 @@ pub struct OpRecord {
     pub name2_len: u16,
     /// The bits of [`crate::aggregate`]: created, read, written.
     pub flags: u16,
-    /// Why it crosses: [`WANTED`], [`INTERPOSED`].
-    pub reasons: u16,
+    /// 1: its policy asks for it (every, slow, failed, sampled); 0: it crosses because a mount of ours was asked.
+    pub is_wanted: u16,
     /// How many requests it sent to mounts of ours, each announced by a [`RequestRecord`].
     pub requests: u32,
     pub reserved: u32,
 }
-
-/// The operation crosses because its policy asks for it: every, slow, failed, sampled.
-pub const WANTED: u16 = 1;
-/// The operation crosses because a mount of ours was asked.
-pub const INTERPOSED: u16 = 2;
 
 /// Whether a mount reports on requests of this kind: not on those that only let go (`FUSE_FORGET`, `FUSE_RELEASE`, `FUSE_RELEASEDIR`,
 /// `FUSE_BATCH_FORGET`) or are about the connection (`FUSE_INIT`, `FUSE_INTERRUPT`, `FUSE_DESTROY`).
@@ -156,7 +151,8 @@ pub const fn is_reported(opcode: u32) -> bool {
     !matches!(opcode, 2 | 18 | 26 | 29 | 36 | 38 | 42)
 }
 
-/// A request that the kernel sends to a mount of ours, if the mount [reports](is_reported) on it. It comes before the record of the operation it is part of.
+/// A request that the kernel sends to a mount of ours, if the mount [reports](is_reported) on it. It comes before the record of the
+/// operation it is part of.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[cfg_attr(
@@ -165,8 +161,6 @@ pub const fn is_reported(opcode: u32) -> bool {
 )]
 pub struct RequestRecord {
     pub header: RecordHeader,
-    /// `CLOCK_MONOTONIC` when it was sent.
-    pub sent_ns: u64,
     /// Start of the operation, which with the thread names it; 0: it belongs to no operation that is looked at.
     pub start_ns: u64,
     /// The request's number within its connection.
@@ -174,9 +168,6 @@ pub struct RequestRecord {
     pub tid: u32,
     /// The connection's device, as the kernel has it.
     pub dev: u32,
-    /// What is asked for (`FUSE_*` of <linux/fuse.h>).
-    pub opcode: u32,
-    pub reserved: u32,
 }
 
 /// A path, sent once per id. Behind it stand the bytes of the path. Ids are `sequence << 32 | slot`: a new path in a slot ends
@@ -327,5 +318,5 @@ const _: () = {
     assert!(size_of::<FileRecord>() == 88);
     assert!(size_of::<CloseRecord>() == 96);
     assert!(size_of::<ProcessRecord>() == 56);
-    assert!(size_of::<RequestRecord>() == 48);
+    assert!(size_of::<RequestRecord>() == 32);
 };

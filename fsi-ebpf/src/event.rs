@@ -190,7 +190,7 @@ pub(crate) extern "C" fn fsi_send() -> u64 {
     record.name1_len = done.name1 as u16;
     record.name2_len = done.name2 as u16;
     record.flags = done.flags as u16;
-    record.reasons = done.reasons as u16;
+    record.is_wanted = done.is_wanted as u16;
     record.requests = done.requests;
     record.reserved = 0;
     u64::from(emit::operation(done.name1 + done.name2))

@@ -5,7 +5,6 @@ use fsi_common::aggregate::{AggregateKey, CREATED, READ, WRITTEN, bucket_of};
 use fsi_common::loss::Counter;
 use fsi_common::op::OpKind;
 use fsi_common::probe_config::{EVENTS_BY_POLICY, EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW};
-use fsi_common::record::{INTERPOSED, WANTED};
 use fsi_common::syscall::{Call, NO_ARGUMENT, Shape};
 
 use crate::enter::argument;
@@ -137,7 +136,7 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     zero(&mut done.state1);
     zero(&mut done.state2);
     zero(&mut done.was_sent);
-    zero(&mut done.reasons);
+    zero(&mut done.is_wanted);
     true
 }
 
@@ -173,8 +172,7 @@ fn report(call: Call, file2: u64) -> Option<&'static Done> {
     if config!(events) == 0 {
         return Some(done);
     }
-    done.reasons = reasons(done);
-    if done.reasons != 0 {
+    if crosses(done) {
         done.file_id = files::fsi_announce(done.object.file, 1);
         done.file2_id = files::fsi_announce(file2, 0);
         done.was_sent = event::fsi_send();
@@ -184,21 +182,17 @@ fn report(call: Call, file2: u64) -> Option<&'static Done> {
     Some(done)
 }
 
-/// Why this operation becomes an event; 0: nobody asked for it.
+/// Whether this operation becomes an event: its policy asks for it, or a mount of ours was asked and events are wanted at all.
 #[inline(always)]
-fn reasons(done: &Done) -> u64 {
+fn crosses(done: &mut Done) -> bool {
     let mut events = config!(events);
     let (mut slower_ns, mut sample_every) = (kernel::slower_ns(), config!(sample_every));
     if events & EVENTS_BY_POLICY != 0 {
-        let Some(policy) = POLICIES.get(done.policy) else { return 0 };
+        let Some(policy) = POLICIES.get(done.policy) else { return false };
         (events, slower_ns, sample_every) = (policy.events, policy.slower_ns, policy.sample_every);
     }
-    let is_interposed = config!(interposed) != 0 && done.requests != 0 && events != 0;
-    let mut reasons = if is_interposed { u64::from(INTERPOSED) } else { 0 };
-    if is_wanted(done, events, slower_ns, sample_every) {
-        reasons |= u64::from(WANTED);
-    }
-    reasons
+    done.is_wanted = u64::from(is_wanted(done, events, slower_ns, sample_every));
+    done.is_wanted != 0 || done.requests != 0 && events != 0
 }
 
 #[inline(always)]

@@ -151,8 +151,8 @@ pub(crate) struct Done {
     pub(crate) policy: u32,
     /// Requests sent to mounts of ours.
     pub(crate) requests: u32,
-    /// Why it is told: wanted, interposed.
-    pub(crate) reasons: u64,
+    /// 1: its policy asks for its event.
+    pub(crate) is_wanted: u64,
     /// 1: the names below were read.
     pub(crate) has_names: u64,
     /// Lengths and states of the two names in `Scratch::names`.

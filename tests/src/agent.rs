@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::collector::free_port;
 use crate::eventually::eventually;
-use crate::fsi::fsi;
+use crate::fsi::{fsi, succeed};
 use crate::http;
 use crate::prom::Metrics;
 
@@ -50,14 +51,23 @@ impl Agent {
         self.directory.path().join("run")
     }
 
+    /// Where those who watch attach.
     #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        Metrics::of(&http::get(self.port, "/metrics"))
+    pub fn socket(&self) -> PathBuf {
+        self.run_directory().join("agent-control.sock")
+    }
+
+    /// What `fsi ctl agent show` says.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        let mut show = fsi(["ctl", "agent", "show", "--json"]);
+        let shown = succeed(show.env("FSI_RUN_DIR", self.run_directory()));
+        serde_json::from_slice(&shown.stdout).expect("it is JSON")
     }
 
     #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&http::get(self.port, "/metrics"))
     }
 
     /// What it said on stderr.
@@ -74,11 +84,6 @@ impl Agent {
             .expect("a file");
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it runs");
         eventually("the configuration is read again", || reloads(&self.metrics()) == before + 1);
-    }
-
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGTERM; it tells what is still on its way and ends well.

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fsi_agent::selection::container::hierarchies;
+
 use crate::eventually::eventually;
+use crate::need::skip;
 
 /// A cgroup directory of our own.
 #[derive(Debug)]
@@ -21,6 +24,16 @@ impl Cgroup {
         let path = hierarchy.join(format!("fsi-tests-{}-{number}", std::process::id()));
         let is_one = hierarchy.join("cgroup.procs").exists();
         (is_one && fs::create_dir(&path).is_ok()).then(|| Self { path })
+    }
+
+    /// In the hierarchy whose cgroups the agent tells apart; where that cannot be written, the test that calls is skipped.
+    #[must_use]
+    pub fn told_apart() -> Option<Self> {
+        let cgroup = hierarchies().ok()?.first().and_then(|root| Self::below(root));
+        if cgroup.is_none() {
+            skip("no hierarchy of cgroups that can be written");
+        }
+        cgroup
     }
 
     /// A cgroup in this one.

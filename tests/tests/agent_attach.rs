@@ -3,97 +3,36 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use fsi_agent::selection::container::hierarchies;
+use fsi_tests::agent::Agent;
 use fsi_tests::cgroup::Cgroup;
 use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::{fsi, output, succeed, text};
-use fsi_tests::need::{self, Need, has};
+use fsi_tests::loaded;
+use fsi_tests::need::{Need, has};
 use fsi_tests::observe::{Observation, Observe, Running};
-use fsi_tests::prom::Metrics;
-use fsi_tests::{http, loaded};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use tempfile::TempDir;
 
 /// `cat` of one file, so often.
 const READS: u64 = 40;
 
 /// An agent that only counts unless somebody watches.
-struct Agent {
-    child: Child,
-    port: u16,
-    directory: TempDir,
+fn agent() -> Agent {
+    Agent::start("observe: { scope: node, default: { observe: metrics } }\nkubernetes: { enabled: false }\n")
 }
 
-impl Agent {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a free port").port();
-        let run = directory.path().display();
-        let config = format!(
-            "version: 1\nobserve: {{ scope: node, default: {{ observe: metrics }} }}\nmetrics: {{ listen: \"127.0.0.1:{port}\" }}\n\
-             kubernetes: {{ enabled: false }}\nmounts: {{ socket: {run}/agent.sock }}\ncontrol: {{ socket: {run}/agent-control.sock }}\n"
-        );
-        let file = directory.path().join("agent.yaml");
-        std::fs::write(&file, config).expect("a file");
-        let mut command = fsi(["agent", "--config"]);
-        command.arg(file).env("FSI_RUN_DIR", directory.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        let agent = Self { child: command.spawn().expect("fsi starts"), port, directory };
-        eventually("the agent answers", || agent.ask().status.success());
-        agent
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("agent-control.sock")
-    }
-
-    fn ask(&self) -> std::process::Output {
-        output(fsi(["ctl", "agent", "show", "--json"]).env("FSI_RUN_DIR", self.directory.path()))
-    }
-
-    fn shown(&self) -> Value {
-        serde_json::from_slice(&self.ask().stdout).expect("it is JSON")
-    }
-
-    fn is_raised(&self) -> bool {
-        self.shown()["policies"].as_array().expect("a list").iter().any(|policy| policy["raised"] == true)
-    }
-
-    fn watchers(&self) -> usize {
-        self.shown()["watchers"].as_array().expect("a list").len()
-    }
-
-    fn metrics(&self) -> Metrics {
-        Metrics::of(&http::get(self.port, "/metrics"))
-    }
-
-    fn watch(&self, cgroup: &Cgroup) -> Running {
-        let socket = self.socket();
-        let socket = socket.to_str().expect("a plain path");
-        Observe::with(["--attach", socket, "--cgroup", cgroup.path()]).start()
-    }
+fn is_raised(agent: &Agent) -> bool {
+    agent.shown()["policies"].as_array().expect("a list").iter().any(|policy| policy["raised"] == true)
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended already where a test fails.
-        kill_process(Pid::from_child(&self.child), Signal::TERM).ok();
-        self.child.wait().expect("it is ours to wait for");
-    }
+fn watchers(agent: &Agent) -> usize {
+    agent.shown()["watchers"].as_array().expect("a list").len()
 }
 
-/// A cgroup in the hierarchy that the agent tells apart.
-fn cgroup() -> Option<Cgroup> {
-    let cgroup = hierarchies().ok()?.first().and_then(|root| Cgroup::below(root));
-    if cgroup.is_none() {
-        need::skip("no hierarchy of cgroups that can be written");
-    }
-    cgroup
+fn watch(agent: &Agent, cgroup: &Cgroup) -> Running {
+    let socket = agent.socket();
+    let socket = socket.to_str().expect("a plain path");
+    Observe::with(["--attach", socket, "--cgroup", cgroup.path()]).start()
 }
 
 /// Reads a file in a cgroup, again and again.
@@ -126,28 +65,28 @@ fn two_watch_with_one_set_of_probes() {
     if !has(&[Need::Probes]) {
         return;
     }
-    let Some(cgroup) = cgroup() else { return };
+    let Some(cgroup) = Cgroup::told_apart() else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("watched");
     std::fs::write(&file, "hello").expect("a file");
     let file = file.to_str().expect("a plain path");
-    let agent = Agent::start();
+    let agent = agent();
     let probes = loaded::ours();
-    let (one, other) = (agent.watch(&cgroup), agent.watch(&cgroup));
+    let (one, other) = (watch(&agent, &cgroup), watch(&agent, &cgroup));
     let new: Vec<_> = loaded::ours().difference(&probes).copied().collect();
     assert_eq!(new, Vec::<u32>::new(), "who attaches loads no probes");
-    assert_eq!((agent.watchers(), agent.is_raised()), (2, true));
+    assert_eq!((watchers(&agent), is_raised(&agent)), (2, true));
     work(&cgroup, file);
     let mut top = fsi(["top", "--once", "--for", "700ms", "--by", "file", "--cgroup", cgroup.path(), "--attach"]);
     let top = top.arg(agent.socket()).stdout(Stdio::piped()).spawn().expect("fsi starts");
-    eventually("a third watches", || agent.watchers() == 3);
+    eventually("a third watches", || watchers(&agent) == 3);
     let (first, second) = (one.stop(), other.stop());
     saw_all(&first, file);
     saw_all(&second, file);
     work(&cgroup, file);
     let table = text(&top.wait_with_output().expect("top ends").stdout);
     assert!(table.lines().any(|line| line.starts_with(file)), "{table}");
-    eventually("nobody watches", || agent.watchers() == 0 && !agent.is_raised());
+    eventually("nobody watches", || watchers(&agent) == 0 && !is_raised(&agent));
     assert_eq!(
         agent.metrics().sum("fsi_spans_total", "outcome", "made"),
         0,
@@ -162,12 +101,12 @@ fn a_watcher_that_is_killed_is_forgotten() {
     if !has(&[Need::Probes]) {
         return;
     }
-    let Some(cgroup) = cgroup() else { return };
-    let agent = Agent::start();
-    let running = agent.watch(&cgroup);
-    assert_eq!((agent.watchers(), agent.is_raised()), (1, true));
+    let Some(cgroup) = Cgroup::told_apart() else { return };
+    let agent = agent();
+    let running = watch(&agent, &cgroup);
+    assert_eq!((watchers(&agent), is_raised(&agent)), (1, true));
     running.kill();
-    eventually("it is forgotten", || agent.watchers() == 0 && !agent.is_raised());
+    eventually("it is forgotten", || watchers(&agent) == 0 && !is_raised(&agent));
     let before = agent.metrics();
     assert_eq!(before.lost("watch", "queue_full"), 0);
     work(&cgroup, "/dev/null");

@@ -5,7 +5,6 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::{env, fs};
 
 use fsi_tests::agent::Agent;
@@ -61,11 +60,6 @@ fn work(mounted: &Mounted, cgroup: &Cgroup) -> usize {
     text(&succeed(&mut shell).stdout).trim().parse().expect("the work says a number")
 }
 
-/// In the hierarchy that the agent looks at: that of the memory controller where it is of version 1.
-fn cgroup() -> Option<Cgroup> {
-    ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].into_iter().find_map(|path| Cgroup::below(Path::new(path)))
-}
-
 /// The only one that it holds of an operation that a full disk ended.
 fn trace(jaeger: &Jaeger) -> Spans {
     let mut ids = Vec::new();
@@ -114,7 +108,7 @@ fn jaeger_shows_the_write_that_was_made_to_fail_in_its_file_and_process() {
     if !has(&[Need::Probes, Need::Mounts, Need::Tool("FSI_JAEGER"), Need::Program("sync")]) {
         return;
     }
-    let Some(cgroup) = cgroup() else { return need::skip("no cgroup can be made") };
+    let Some(cgroup) = Cgroup::told_apart() else { return };
     let jaeger = Jaeger::start(&need::tool("FSI_JAEGER").expect("it is there"));
     let mount = Mount::with_rules(RULES);
     let agent = agent(&jaeger, &cgroup, &mount);

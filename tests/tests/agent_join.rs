@@ -135,7 +135,8 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
     drop(mounted);
     let metrics = agent.metrics();
     agent.end();
-    let (spans, _text) = collector.received();
+    let (spans, text) = collector.received();
+    assert!(text.contains("\"k8s.node.name\""), "the node says which it is");
 
     let with_faults = faulty(&spans);
     let mut told: Vec<u64> = Vec::new();

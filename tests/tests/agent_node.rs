@@ -5,23 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fsi_agent::selection::container::hierarchies;
 use fsi_tests::agent::Agent;
 use fsi_tests::cgroup::Cgroup;
 use fsi_tests::collector::free_port;
 use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::succeed;
-use fsi_tests::need::{Need, has, skip};
+use fsi_tests::need::{Need, has};
 
 const CONTAINERS: u64 = 500;
-
-/// A parent of containers, as Docker has one, in the hierarchy whose ids the kernel side reports; and what it is in.
-fn nursery() -> Option<(Cgroup, Cgroup)> {
-    let hierarchy = hierarchies().ok()?.into_iter().next()?;
-    let parent = Cgroup::below(&hierarchy)?;
-    let docker = parent.child("docker");
-    Some((parent, docker))
-}
 
 fn id(number: u64) -> String {
     format!("{number:064x}")
@@ -46,7 +37,9 @@ fn what_each_of_many_containers_does_is_its_own() {
     if !has(&[Need::Probes]) {
         return;
     }
-    let Some((_parent, docker)) = nursery() else { return skip("no hierarchy of cgroups that can be written") };
+    let Some(parent) = Cgroup::told_apart() else { return };
+    // A parent of containers, as Docker has one.
+    let docker = parent.child("docker");
     let place = tempfile::tempdir().expect("a directory");
     let agent =
         Agent::start("observe: { scope: containers, default: { observe: metrics } }\nkubernetes: { enabled: false }\n");
@@ -65,6 +58,14 @@ fn what_each_of_many_containers_does_is_its_own() {
     std::thread::sleep(std::time::Duration::from_secs(7));
     assert_eq!(agent.metrics().sum("fsi_operations_total", "op", "mkdir"), all);
     assert_eq!(agent.metrics().total("fsi_directories_net"), all);
+    let metrics = agent.metrics();
+    let spans = |outcome| metrics.sum("fsi_spans_total", "outcome", outcome);
+    let lost = metrics.lost("ring", "operation") + metrics.lost("probe", "aggregate_full");
+    assert_eq!(
+        metrics.total("fsi_operations_total"),
+        spans("made") + spans("sampled_out") + lost,
+        "nothing is missing"
+    );
     agent.end();
 }
 
@@ -130,5 +131,32 @@ fn a_collector_that_is_away_holds_up_nothing_and_every_span_is_accounted_for() {
     assert_eq!(metrics.sum("fsi_spans_total", "outcome", "exported"), 0);
     assert!(metrics.sum("fsi_operations_total", "op", "stat") >= 20_000, "the metrics are exact without it");
     assert_eq!(metrics.lost("ring", "operation"), 0);
+    agent.end();
+}
+
+#[test]
+fn with_a_spool_all_but_the_collectors_changes_at_a_reload() {
+    if !has(&[Need::Probes]) {
+        return;
+    }
+    let spool = tempfile::tempdir().expect("a directory");
+    let rest = |observe: &str, port: u16| {
+        format!(
+            "observe: {{ scope: node, default: {{ observe: {observe} }} }}\nkubernetes: {{ enabled: false }}\n\
+             otlp: [ {{ url: 'http://127.0.0.1:{port}' }} ]\nspool: {{ directory: '{}', size: 16MiB }}\n",
+            spool.path().display()
+        )
+    };
+    let agent = Agent::start(&rest("spans", 4317));
+    let applied = || agent.metrics().sum("fsi_config_reloads_total", "outcome", "applied");
+    agent.reload(&rest("metrics", 4317));
+    assert_eq!(applied(), 1, "{}", agent.log());
+    assert!(!agent.log().contains("otlp and spool"), "{}", agent.log());
+    agent.reload(&rest("metrics", 4318));
+    assert_eq!(applied(), 2, "{}", agent.log());
+    assert!(agent.log().contains("otlp and spool"), "{}", agent.log());
+    let endpoints: Vec<_> =
+        agent.metrics().of_name("fsi_otlp_spool_bytes").map(|sample| sample.label("endpoint").to_owned()).collect();
+    assert_eq!(endpoints, ["http://127.0.0.1:4317"]);
     agent.end();
 }

@@ -1,6 +1,6 @@
 //! The mounts of the node as the agent knows them: what they are called, and what they did so far.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::proto::MetricFamily;
@@ -16,8 +16,8 @@ const MAX_VOLUMES: usize = 1024;
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
-    names: HashMap<u32, Arc<str>>,
-    infos: BTreeMap<u32, MountInfo>,
+    /// By their devices, with what they are called.
+    known: BTreeMap<u32, (MountInfo, Arc<str>)>,
     /// Those of mounts that ended stay: a counter never goes down.
     counts: BTreeMap<Arc<str>, MountCounts>,
 }
@@ -30,34 +30,31 @@ impl Mounts {
         if self.counts.len() >= MAX_VOLUMES && !self.counts.contains_key(&name) {
             name = OTHER.into();
         }
-        self.names.insert(info.dev, Arc::clone(&name));
-        self.infos.insert(info.dev, info.clone());
+        self.known.insert(info.dev, (info.clone(), Arc::clone(&name)));
         self.counts.entry(Arc::clone(&name)).or_default();
         name
     }
 
     pub(super) fn gone(&mut self, dev: u32) {
-        self.names.remove(&dev);
-        self.infos.remove(&dev);
+        self.known.remove(&dev);
     }
 
-    /// Those that talk now, with what they are called.
+    /// Those that have not ended, with what they are called.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&MountInfo, &str)> {
-        let name = |dev: &u32| self.names.get(dev).map_or("", |name| &**name);
-        self.infos.iter().map(move |(dev, info)| (info, name(dev)))
-    }
-
-    /// How many.
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
+        self.known.values().map(|(info, name)| (info, &**name))
     }
 
     pub(super) fn count(&mut self, report: &OpReport) {
-        if let Some(name) = self.names.get(&report.dev)
+        if let Some((_info, name)) = self.known.get(&report.dev)
             && let Some(counts) = self.counts.get_mut(name)
         {
-            counts.add(report);
+            counts.add_injected(report);
         }
+    }
+
+    /// Faults that are not shown apart.
+    pub(super) fn to_other(&self) -> u64 {
+        self.counts.values().map(MountCounts::to_other).sum()
     }
 
     pub(super) fn families(&self) -> Vec<MetricFamily> {

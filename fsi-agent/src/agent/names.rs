@@ -17,14 +17,15 @@ const MAX_MOUNTS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Whose {
     attribution: Arc<Attribution>,
+    node: Arc<str>,
     cluster: String,
     /// What mounts are called, by their device.
     mounts: RwLock<HashMap<u32, Arc<str>>>,
 }
 
 impl Whose {
-    pub(super) fn new(attribution: Arc<Attribution>, cluster: String) -> Self {
-        Self { attribution, cluster, mounts: RwLock::default() }
+    pub(super) fn new(attribution: Arc<Attribution>, node: &str, cluster: String) -> Self {
+        Self { attribution, node: node.into(), cluster, mounts: RwLock::default() }
     }
 
     pub(super) fn set_mount(&self, dev: u32, name: Arc<str>) {
@@ -91,6 +92,13 @@ impl Names for Whose {
 impl ContainerNames for Whose {
     fn container(&self, cgroup: u64) -> Option<Arc<str>> {
         self.identity(cgroup)?.container_id.clone()
+    }
+
+    fn place(&self, add: &mut dyn FnMut(&'static str, Arc<str>)) {
+        add(attribute::K8S_NODE_NAME, Arc::clone(&self.node));
+        if !self.cluster.is_empty() {
+            add(attribute::K8S_CLUSTER_NAME, self.cluster.as_str().into());
+        }
     }
 
     fn describe(&self, cgroup: u64, dev: u32, add: &mut dyn FnMut(&'static str, Arc<str>)) {

@@ -16,7 +16,7 @@ use crate::selection::glob::{self, GlobStyle};
 use crate::span::{Interposed, OpSpan, Path, Span, SpanBody, SpanSink};
 use crate::telemetry::containers::ContainerNames;
 use crate::telemetry::export::{EndpointReport, Endpoints, EndpointsHandle, Gather};
-use crate::telemetry::grouping::{Grouping, regroup};
+use crate::telemetry::grouping::{self, Grouping, regroup};
 use crate::telemetry::metrics::exemplars::{Exemplar, Exemplars};
 use crate::telemetry::metrics::node::{Names as _, Who};
 use crate::telemetry::privacy::PathFilter;
@@ -28,10 +28,24 @@ const MAX_COMPILED: usize = 1024;
 /// Takes what the pipeline tells.
 pub(super) struct Outputs {
     whose: Arc<Whose>,
-    collectors: Endpoints,
-    handle: EndpointsHandle,
-    has_collectors: bool,
+    collectors: Collectors,
     exemplars: Option<Arc<Exemplars>>,
+    choice: Choice,
+    /// Spans handed on, and those that the configuration or the pod did not want.
+    made: u64,
+    unwanted: u64,
+}
+
+/// The exporters.
+#[derive(Debug)]
+pub(super) struct Collectors {
+    sink: Endpoints,
+    handle: EndpointsHandle,
+    are_there: bool,
+}
+
+/// Which spans, and how they are told.
+pub(super) struct Choice {
     operations: Vec<OpKind>,
     processes: Option<Box<Automaton>>,
     paths: Option<Box<Automaton>>,
@@ -39,9 +53,6 @@ pub(super) struct Outputs {
     grouping: Grouping,
     window: Duration,
     compiled: HashMap<Vec<String>, Option<Arc<Automaton>>>,
-    /// Spans handed on, and those that the configuration or the pod did not want.
-    made: u64,
-    unwanted: u64,
 }
 
 impl std::fmt::Debug for Outputs {
@@ -50,24 +61,42 @@ impl std::fmt::Debug for Outputs {
     }
 }
 
-impl Outputs {
+impl Collectors {
     /// `gather` makes the metrics that are pushed.
-    pub(super) fn open(
-        config: &Config,
-        whose: &Arc<Whose>,
-        gather: &Gather,
-        exemplars: Option<Arc<Exemplars>>,
-    ) -> Result<Self, AgentError> {
-        let privacy = PathFilter::new(&config.privacy)?;
+    pub(super) fn open(config: &Config, whose: &Arc<Whose>, gather: &Gather) -> Result<Self, AgentError> {
         let names: Arc<dyn ContainerNames> = Arc::<Whose>::clone(whose);
-        let (collectors, mut handle) = Endpoints::start(&config.otlp, config.spool.as_ref(), &names)?;
+        let (sink, mut handle) = Endpoints::start(&config.otlp, config.spool.as_ref(), &names)?;
         handle.push(gather)?;
+        Ok(Self { sink, handle, are_there: !config.otlp.is_empty() })
+    }
+
+    /// What became of everything at each.
+    pub(super) fn report(&self) -> Vec<EndpointReport> {
+        self.handle.report()
+    }
+
+    /// Waits for them, so long.
+    pub(super) fn close(self, within: Duration) -> Vec<EndpointReport> {
+        let Self { sink, handle, are_there: _ } = self;
+        drop(sink);
+        let reports = handle.flush(within);
+        for EndpointReport { endpoint, spans, metrics: _ } in &reports {
+            if let Some(error) = spans.as_ref().and_then(|spans| spans.error.as_ref()) {
+                tracing::warn!(endpoint, error, "a collector did not take everything");
+            }
+        }
+        reports
+    }
+}
+
+impl Choice {
+    /// `before`: the configuration that held, and what was made of it. A hash of paths goes on as it was, if nothing is said about it.
+    pub(super) fn new(config: &Config, before: Option<(&Config, &Self)>) -> Result<Self, AgentError> {
+        let privacy = match before {
+            Some((was, choice)) if was.privacy == config.privacy => choice.privacy.clone(),
+            Some(_) | None => PathFilter::new(&config.privacy)?,
+        };
         Ok(Self {
-            whose: Arc::clone(whose),
-            collectors,
-            handle,
-            has_collectors: !config.otlp.is_empty(),
-            exemplars,
             operations: config.observe.operations.clone(),
             processes: compiled(&config.observe.process, GlobStyle::Name),
             paths: compiled(&config.observe.paths, GlobStyle::Path),
@@ -75,9 +104,28 @@ impl Outputs {
             grouping: config.spans.grouping,
             window: config.spans.window,
             compiled: HashMap::new(),
-            made: 0,
-            unwanted: 0,
         })
+    }
+}
+
+impl Outputs {
+    pub(super) fn new(
+        collectors: Collectors,
+        choice: Choice,
+        whose: &Arc<Whose>,
+        exemplars: Option<Arc<Exemplars>>,
+    ) -> Self {
+        Self { whose: Arc::clone(whose), collectors, exemplars, choice, made: 0, unwanted: 0 }
+    }
+
+    pub(super) const fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Another configuration holds; the collectors that were there before, if there are others now.
+    pub(super) fn change(&mut self, choice: Choice, collectors: Option<Collectors>) -> Option<Collectors> {
+        self.choice = choice;
+        collectors.map(|collectors| std::mem::replace(&mut self.collectors, collectors))
     }
 
     /// Operations handed on as spans.
@@ -97,20 +145,12 @@ impl Outputs {
 
     /// What became of everything at each collector.
     pub(super) fn report(&self) -> Vec<EndpointReport> {
-        self.handle.report()
+        self.collectors.report()
     }
 
     /// Waits for the collectors, so long.
-    pub(super) fn close(self, within: Duration) -> Vec<EndpointReport> {
-        let Self { collectors, handle, .. } = self;
-        drop(collectors);
-        let reports = handle.flush(within);
-        for EndpointReport { endpoint, spans, metrics: _ } in &reports {
-            if let Some(error) = spans.as_ref().and_then(|spans| spans.error.as_ref()) {
-                tracing::warn!(endpoint, error, "a collector did not take everything");
-            }
-        }
-        reports
+    pub(super) fn close(self, within: Duration) {
+        self.collectors.close(within);
     }
 
     /// An operation with a span stands for others that took as long.
@@ -130,6 +170,16 @@ impl Outputs {
         let duration = Duration::from_nanos(op.duration_ns);
         let exemplar = Exemplar { trace: span.trace, span: span.id, duration, unix_ns: span.end_unix_ns };
         exemplars.note(&labels, exemplar);
+    }
+}
+
+impl Choice {
+    /// The span as it leaves, in its trace.
+    fn told(&self, span: &Arc<Span>, group: &grouping::Identity<'_>) -> Arc<Span> {
+        if self.grouping == Grouping::Process && self.privacy.is_full() {
+            return Arc::clone(span);
+        }
+        Arc::new(self.privacy.apply(regroup(Span::clone(span), self.grouping, self.window, group)))
     }
 
     /// What was done on purpose is told whatever the globs say.
@@ -190,17 +240,16 @@ impl SpanSink for Outputs {
     fn span(&mut self, span: &Arc<Span>) {
         let identity = self.whose.identity(span.actor.cgroup);
         let is_operation = matches!(span.body, SpanBody::Operation(_));
-        if !self.wants(span, identity.as_deref()) {
+        if !self.choice.wants(span, identity.as_deref()) {
             self.unwanted += u64::from(is_operation);
             return;
         }
         self.made += u64::from(is_operation);
-        if !self.has_collectors {
+        if !self.collectors.are_there {
             return;
         }
-        let group = self.whose.group(identity.as_deref());
-        let span = regroup(Span::clone(span), self.grouping, self.window, &group);
-        self.exemplar(&span);
-        self.collectors.span(&Arc::new(self.privacy.apply(span)));
+        let told = self.choice.told(span, &self.whose.group(identity.as_deref()));
+        self.exemplar(&told);
+        self.collectors.sink.span(&told);
     }
 }

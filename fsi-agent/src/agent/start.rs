@@ -12,7 +12,7 @@ use super::attached::Attached;
 use super::cost::Cost;
 use super::mounts::Mounts;
 use super::names::Whose;
-use super::outputs::Outputs;
+use super::outputs::{Choice, Collectors, Outputs};
 use super::pages::{AgentPages, gather};
 use super::policies::Wanted;
 use super::taps::Taps;
@@ -21,7 +21,7 @@ use crate::attach::service::AttachServer;
 use crate::attribution::kubernetes::Kubernetes;
 use crate::attribution::{self, Attribution};
 use crate::clock::Clock;
-use crate::config::{Config, Enabled, Log, LogFormat};
+use crate::config::{Config, Enabled, Endpoint, Log, LogFormat, Spool};
 use crate::observe::Signals;
 use crate::observe::scrape::ScrapeDesk;
 use crate::pipeline::{Pipeline, PipelineOptions};
@@ -67,11 +67,13 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         kubernetes,
         ..attribution::Config::default()
     })?;
-    let whose = Arc::new(Whose::new(Arc::clone(&attribution), config.cluster.clone().unwrap_or_default()));
+    let cluster = config.cluster.clone().unwrap_or_default();
+    let whose = Arc::new(Whose::new(Arc::clone(&attribution), &config.node_name(), cluster));
     let (asks, asked) = crossbeam_channel::bounded(MAX_ASKS);
     let attached = AttachServer::listen(&config.control.socket, asks, Arc::clone(&attribution));
     let attached = Attached::new(attached.map_err(AgentError::Control)?, asked);
-    let outputs = Outputs::open(&config, &whose, &gather(&desk), exemplars.clone())?;
+    let collectors = Collectors::open(&config, &whose, &gather(&desk))?;
+    let outputs = Outputs::new(collectors, Choice::new(&config, None)?, &whose, exemplars.clone());
     let probe = Probe::load(&ProbeOptions {
         selection: Selection::Policies,
         events: EventPolicy::default(),
@@ -116,6 +118,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         hangups: 0,
         reloads: [0; 2],
         ring_records: 0,
+        complaints: std::collections::BTreeSet::new(),
         before: super::watch::Before::default(),
     })
 }
@@ -176,6 +179,28 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str
         ("node", before.node != after.node),
         ("cluster", before.cluster != after.cluster),
         ("log", before.log != after.log),
+        ("otlp and spool", is_spooled(before, after) && collectors(before) != collectors(after)),
     ];
     changed.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect()
+}
+
+/// Whether the collectors are others. What is in a spool is one agent's at a time, so they are not changed while there is one.
+pub(super) fn has_other_collectors(before: &Config, after: &Config) -> bool {
+    !is_spooled(before, after) && collectors(before) != collectors(after)
+}
+
+/// What holds of collectors with a spool until the next start.
+pub(super) fn keep_spooled(before: &Config, after: &mut Config) {
+    if is_spooled(before, after) {
+        after.otlp.clone_from(&before.otlp);
+        after.spool.clone_from(&before.spool);
+    }
+}
+
+const fn is_spooled(before: &Config, after: &Config) -> bool {
+    before.spool.is_some() || after.spool.is_some()
+}
+
+const fn collectors(config: &Config) -> (&Vec<Endpoint>, &Option<Spool>) {
+    (&config.otlp, &config.spool)
 }

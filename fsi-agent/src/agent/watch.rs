@@ -15,7 +15,7 @@ use super::attached::Attached;
 use super::cost::{self, Cost};
 use super::mounts::Mounts;
 use super::names::Whose;
-use super::outputs::Outputs;
+use super::outputs::{Choice, Collectors};
 use super::pages::Families;
 use super::policies::Wanted;
 use super::taps::Taps;
@@ -27,9 +27,9 @@ use crate::observe::Signals;
 use crate::observe::pace::{Every, pause};
 use crate::observe::scrape::ScrapeDesk;
 use crate::pipeline::{JoinedMount, Pipeline};
-use crate::probe::Probe;
 use crate::probe::features::TIER;
-use crate::reports::{FromMount, Lost, ReportsServer};
+use crate::probe::{Probe, ProbeError};
+use crate::reports::{FromMount, Gone, Lost, ReportsServer};
 use crate::telemetry::defs;
 use crate::telemetry::export::{self, EndpointReport};
 use crate::telemetry::metrics::agent::AgentSnapshot;
@@ -96,37 +96,45 @@ pub(super) struct Watcher {
     pub(super) hangups: u32,
     pub(super) reloads: [u64; 2],
     pub(super) ring_records: u64,
-    /// What exporters that a reload replaced had taken and lost.
+    /// What went wrong the last time.
+    pub(super) complaints: BTreeSet<&'static str>,
+    /// Collectors that a reload replaced.
     pub(super) before: Before,
-}
-
-/// Of outputs that were replaced.
-#[derive(Debug, Default)]
-pub(super) struct Before {
-    made: u64,
-    unwanted: u64,
-    collectors: Vec<Replaced>,
 }
 
 /// Collectors that are being left: what they had taken when they were, and what they have once that is over.
 #[derive(Debug)]
-struct Replaced {
+struct Left {
     so_far: Vec<EndpointReport>,
-    closing: Option<thread::JoinHandle<Vec<EndpointReport>>>,
+    closing: thread::JoinHandle<Vec<EndpointReport>>,
+}
+
+/// Those that reloads replaced.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    leaving: Vec<Left>,
+    /// What became of everything at those that are left for good.
+    done: Vec<EndpointReport>,
 }
 
 impl Before {
+    fn leave(&mut self, collectors: Collectors, within: Duration) {
+        let so_far = collectors.report();
+        // Collectors may be slow; the probes do not wait for them.
+        let closing = thread::spawn(move || collectors.close(within));
+        self.leaving.push(Left { so_far, closing });
+    }
+
     /// What became of everything at collectors that were left.
     fn reports(&mut self) -> Vec<EndpointReport> {
-        for replaced in &mut self.collectors {
+        for Left { so_far, closing } in self.leaving.extract_if(.., |left| left.closing.is_finished()) {
             // A thread that panicked leaves what was known before.
-            if let Some(closing) = replaced.closing.take_if(|closing| closing.is_finished())
-                && let Ok(done) = closing.join()
-            {
-                replaced.so_far = done;
-            }
+            let mut reports = closing.join().unwrap_or(so_far);
+            reports.iter_mut().for_each(EndpointReport::end);
+            self.done = export::merged(std::mem::take(&mut self.done).into_iter().chain(reports));
         }
-        self.collectors.iter().flat_map(|replaced| replaced.so_far.iter().cloned()).collect()
+        let leaving = self.leaving.iter().flat_map(|left| left.so_far.iter().cloned());
+        self.done.iter().cloned().chain(leaving).collect()
     }
 }
 
@@ -140,7 +148,7 @@ impl Watcher {
             "the agent runs"
         );
         loop {
-            let (records, messages) = (self.drain(), self.hear()?);
+            let (records, messages) = (self.drain(), self.hear());
             self.do_chores()?;
             self.hear_asks()?;
             if self.signals.count() > self.signals.hangups() {
@@ -162,23 +170,25 @@ impl Watcher {
     }
 
     /// Takes what mounts say.
-    fn hear(&mut self) -> Result<usize, AgentError> {
+    fn hear(&mut self) -> usize {
         for messages in 0..MESSAGES {
-            let Ok(message) = self.from_mounts.try_recv() else { return Ok(messages) };
-            self.message(message)?;
+            let Ok(message) = self.from_mounts.try_recv() else { return messages };
+            self.message(message);
         }
-        Ok(MESSAGES)
+        MESSAGES
     }
 
-    fn message(&mut self, message: FromMount) -> Result<(), AgentError> {
+    fn message(&mut self, message: FromMount) {
         let now_ns = monotonic_ns();
         match message {
             FromMount::Hello(info) => {
                 let name = self.mounts.hello(&info);
-                self.whose.set_mount(info.dev, Arc::clone(&name));
-                let mount = JoinedMount { dev: info.dev, target: info.target.clone(), volume: Some(name.to_string()) };
+                self.whose.set_mount(info.dev, name);
+                let mount = JoinedMount { dev: info.dev, target: info.target.clone(), volume: info.volume.clone() };
                 self.pipeline.add_mount(mount);
-                self.probe.add_mount(info.dev)?;
+                if let Err(error) = self.probe.add_mount(info.dev) {
+                    tracing::error!(%error, target = %info.target.display(), "what this mount does is told apart from operations");
+                }
                 tracing::info!(target = %info.target.display(), servers = info.servers, "a mount reports");
             }
             FromMount::Operations { dev: _, operations } => {
@@ -196,14 +206,18 @@ impl Watcher {
                 };
                 tracing::warn!(dev, count, reason, "reports of a mount are lost");
             }
-            FromMount::Gone { dev, why: _ } => {
+            // Its next server says hello; until then the kernel goes on telling of requests, so that what it did without being heard is
+            // counted as missing.
+            FromMount::Gone { dev: _, why: Gone::Broken } => {}
+            FromMount::Gone { dev, why: Gone::Ended } => {
                 self.mounts.gone(dev);
                 self.whose.forget_mount(dev);
                 self.pipeline.remove_mount(dev);
-                self.probe.remove_mount(dev)?;
+                if let Err(error) = self.probe.remove_mount(dev) {
+                    tracing::error!(%error, dev, "the kernel side goes on looking at a mount that is gone");
+                }
             }
         }
-        Ok(())
     }
 
     fn do_chores(&mut self) -> Result<(), AgentError> {
@@ -221,13 +235,15 @@ impl Watcher {
             self.cost.tick(&self.probe, now_ns);
         }
         if self.chores.sweep.is_due(now_ns) {
-            self.probe.sweep()?;
+            let swept = self.probe.sweep();
+            self.complain("look for files that were closed unseen", swept);
         }
         if self.chores.clock.is_due(now_ns) {
             self.pipeline.set_clock(Clock::measure());
         }
         if self.chores.ended.is_due(now_ns) {
-            self.take_ended(now_ns)?;
+            let taken = self.take_ended(now_ns);
+            self.complain("take the numbers of containers that have ended", taken);
         }
         if self.signals.hangups() != self.hangups {
             self.hangups = self.signals.hangups();
@@ -238,6 +254,18 @@ impl Watcher {
             self.desk.answer(families);
         }
         Ok(())
+    }
+
+    /// What goes wrong is tried again; said once, until it is right again.
+    fn complain(&mut self, what: &'static str, result: Result<(), ProbeError>) {
+        match result {
+            Ok(()) => drop(self.complaints.remove(what)),
+            Err(error) => {
+                if self.complaints.insert(what) {
+                    tracing::error!(%error, "{what}");
+                }
+            }
+        }
     }
 
     /// Whether it does its work.
@@ -252,8 +280,8 @@ impl Watcher {
     }
 
     /// Takes the numbers of cgroups that are gone out of the kernel, where there is only so much room.
-    fn take_ended(&mut self, now_ns: u64) -> Result<(), AgentError> {
-        let cgroups: BTreeSet<u64> = self.probe.aggregates()?.iter().map(|(key, _value)| key.cgroup).collect();
+    fn take_ended(&mut self, now_ns: u64) -> Result<(), ProbeError> {
+        let cgroups = self.probe.counted_cgroups()?;
         let gone: BTreeSet<u64> = cgroups.into_iter().filter(|id| self.attribution.is_gone(*id)).collect();
         if gone.is_empty() {
             return Ok(());
@@ -267,39 +295,50 @@ impl Watcher {
 
     /// A configuration that is wrong changes nothing.
     fn reload(&mut self) {
-        let applied = Config::read(&self.path).map_err(AgentError::from).and_then(|config| {
-            let outputs = Outputs::open(&config, &self.whose, &pages::gather(&self.desk), self.exemplars.clone())?;
-            Ok((config, outputs))
-        });
-        let (config, outputs) = match applied {
-            Ok(applied) => applied,
+        match self.read_again() {
+            Ok(()) => {
+                self.reloads[0] += 1;
+                tracing::info!("the configuration was read again and holds");
+            }
             Err(error) => {
                 self.reloads[1] += 1;
                 tracing::error!(%error, "the configuration is not read again: what held before holds");
-                return;
             }
+        }
+    }
+
+    fn read_again(&mut self) -> Result<(), AgentError> {
+        let mut config = Config::read(&self.path)?;
+        let choice = Choice::new(&config, Some((&self.config, self.taps.outputs.choice())))?;
+        let collectors = if start::has_other_collectors(&self.config, &config) {
+            Some(Collectors::open(&config, &self.whose, &pages::gather(&self.desk))?)
+        } else {
+            None
         };
+        // From here on nothing is refused.
         start::warn_of_cgroups(&config.observe.cgroups);
         for what in start::needs_restart(&self.config, &config) {
             tracing::warn!(what, "this holds after the next start of the agent");
         }
-        let old = std::mem::replace(&mut self.taps.outputs, outputs);
-        self.before.made += old.made();
-        self.before.unwanted += old.unwanted();
-        let (so_far, drain) = (old.report(), self.config.drain);
-        // Collectors may be slow; the probes do not wait for them.
-        let closing = Some(thread::spawn(move || old.close(drain)));
-        self.before.collectors.push(Replaced { so_far, closing });
+        start::keep_spooled(&self.config, &mut config);
+        if let Some(left) = self.taps.outputs.change(choice, collectors) {
+            self.before.leave(left, self.config.drain);
+        }
         self.numbers.set_max_series(config.metrics.max_series);
         self.config = config;
         self.seen = None;
-        self.reloads[0] += 1;
-        tracing::info!("the configuration was read again and holds");
+        Ok(())
     }
 
     fn families(&mut self) -> Families {
         match self.snapshot() {
-            Ok(snapshot) => Arc::new(snapshot.families()),
+            Ok(snapshot) => {
+                let families = snapshot.families();
+                if let Some(exemplars) = &self.exemplars {
+                    exemplars.keep_shown(&families);
+                }
+                Arc::new(families)
+            }
             Err(error) => {
                 tracing::error!(%error, "the numbers of the kernel side could not be read");
                 Families::default()
@@ -316,8 +355,7 @@ impl Watcher {
         let losses = self.losses(&collectors);
         let exported = collectors.iter().filter_map(|report| report.spans.as_ref());
         let exported: u64 = exported.map(|report| report.exported).sum();
-        let unwanted = self.before.unwanted + self.taps.outputs.unwanted();
-        let sampled_out = counters[Counter::SampledOut as usize] + joins.sampled_out + unwanted;
+        let sampled_out = counters[Counter::SampledOut as usize] + joins.sampled_out + self.taps.outputs.unwanted();
         Ok(AgentSnapshot {
             node,
             mounts: self.mounts.families(),
@@ -325,7 +363,7 @@ impl Watcher {
             counters,
             losses,
             spans: vec![
-                (defs::OUTCOME_MADE, self.before.made + self.taps.outputs.made()),
+                (defs::OUTCOME_MADE, self.taps.outputs.made()),
                 (defs::OUTCOME_SAMPLED_OUT, sampled_out),
                 (defs::OUTCOME_EXPORTED, exported),
             ],
@@ -334,7 +372,7 @@ impl Watcher {
             attribution: self.attribution.counts(),
             kubernetes_up: self.attribution.status().map(|status| status.is_connected()),
             open_files: u64::try_from(self.probe.open_files()?.len()).ok(),
-            mounts_now: self.mounts.len() as u64,
+            mounts_now: self.reports.counts().mounts,
             ring_records: self.ring_records,
             probe_cpus: self.cost.probe_cpus(),
             cpu_time: cost::cpu_time(),
@@ -345,9 +383,8 @@ impl Watcher {
 
     /// One report for each collector, over each time that it was configured.
     pub(super) fn collectors(&mut self) -> Vec<EndpointReport> {
-        let mut collectors = self.before.reports();
-        collectors.extend(self.taps.outputs.report());
-        export::merged(collectors)
+        let before = self.before.reports();
+        export::merged(before.into_iter().chain(self.taps.outputs.report()))
     }
 
     /// What was lost on this side of the kernel; the same pair may come more than once.
@@ -360,6 +397,7 @@ impl Watcher {
             let (stage, reason) = why.labels();
             losses.push((stage, reason, count));
         }
+        losses.push((defs::STAGE_METRICS, defs::REASON_SERIES, self.mounts.to_other()));
         losses.push((defs::STAGE_WATCH, defs::REASON_QUEUE_FULL, self.taps.dropped()));
         losses
     }
@@ -372,12 +410,14 @@ impl Watcher {
             tracing::error!(%error, "detach from the system calls");
         }
         while Clock::since(begun_ns) < LAST_DRAIN.min(self.config.drain) {
-            if let (0, Ok(0) | Err(_)) = (self.drain(), self.hear()) {
+            if let (0, 0) = (self.drain(), self.hear()) {
                 break;
             }
         }
         self.pipeline.finish(monotonic_ns(), &mut self.taps);
-        // A scrape or a question from here on would wait for an answer that does not come.
+        // A scrape or a question from here on would wait for an answer that does not come; the last push has this one.
+        let families = self.families();
+        self.desk.close(families);
         self.server = None;
         drop(self.attached);
         let left = self.config.drain.saturating_sub(Clock::since(begun_ns));

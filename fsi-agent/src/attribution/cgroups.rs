@@ -90,9 +90,17 @@ pub struct Cgroups {
     changes: AtomicU64,
 }
 
+/// A cgroup that is there, or was.
+#[derive(Debug)]
+struct Known {
+    cgroup: Cgroup,
+    /// Nobody has said that it is gone.
+    is_there: bool,
+}
+
 #[derive(Debug)]
 struct Memory {
-    known: LruCache<u64, Cgroup>,
+    known: LruCache<u64, Known>,
     /// Until when each is not looked for.
     gone: LruCache<u64, u64>,
 }
@@ -154,22 +162,14 @@ impl Cgroups {
     /// The cgroup with that id, from memory.
     #[must_use]
     pub fn known(&self, id: u64) -> Option<Cgroup> {
-        self.remembered(|memory| memory.known.get(&id).cloned())
-    }
-
-    /// The cgroups in a pod, also those that have ended.
-    pub(super) fn of_pod(&self, uid: &str) -> Vec<u64> {
-        let is_in = |cgroup: &Cgroup| cgroup.pod.as_ref().is_some_and(|pod| *pod.uid == *uid);
-        let known =
-            |memory: &mut Memory| memory.known.iter().filter(|(_, cgroup)| is_in(cgroup)).map(|(id, _)| *id).collect();
-        self.remembered(known)
+        self.remembered(|memory| memory.known.get(&id).map(|known| known.cgroup.clone()))
     }
 
     /// What memory says about an id.
     pub(super) fn recall(&self, id: u64) -> Recalled {
         self.remembered(|memory| {
-            if let Some(cgroup) = memory.known.get(&id) {
-                return Recalled::Known(cgroup.clone());
+            if let Some(known) = memory.known.get(&id) {
+                return Recalled::Known(known.cgroup.clone());
             }
             let gone = memory.gone.get(&id).is_some_and(|until_ns| monotonic_ns() < *until_ns);
             if gone { Recalled::Gone } else { Recalled::Unknown }
@@ -179,32 +179,56 @@ impl Cgroups {
     /// Takes in what somebody found; the oldest make room.
     pub(super) fn learn(&self, found: impl IntoIterator<Item = (u64, Cgroup)>) {
         let forgotten = self.remembered(|memory| {
-            let other = |(id, cgroup)| memory.known.push(id, cgroup).is_some_and(|(old, _)| old != id);
+            let known = |cgroup| Known { cgroup, is_there: true };
+            let other = |(id, cgroup)| memory.known.push(id, known(cgroup)).is_some_and(|(old, _)| old != id);
             found.into_iter().map(other).filter(|forgotten| *forgotten).count()
         });
         self.counters.add(Counter::CgroupsForgotten, forgotten);
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Grows when a cgroup is learnt of.
+    /// Somebody saw that it is gone. What it was is remembered.
+    pub(super) fn has_gone(&self, id: u64) {
+        let was_there = self.remembered(|memory| {
+            memory.known.peek_mut(&id).is_some_and(|known| std::mem::replace(&mut known.is_there, false))
+        });
+        if was_there {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Grows when a cgroup is learnt of, and when one is seen to be gone.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// All that are remembered, those that are gone included.
-    pub(super) fn all(&self) -> Vec<(u64, Cgroup)> {
-        self.remembered(|memory| memory.known.iter().map(|(id, cgroup)| (*id, cgroup.clone())).collect())
+    /// Those that are there, as far as anybody has seen, by their ids.
+    pub(super) fn there(&self) -> Vec<(u64, Cgroup)> {
+        let mut there: Vec<_> = self.remembered(|memory| {
+            let known = memory.known.iter().filter(|(_id, known)| known.is_there);
+            known.map(|(id, known)| (*id, known.cgroup.clone())).collect()
+        });
+        there.sort_unstable_by_key(|(id, _cgroup)| *id);
+        there
     }
 
-    /// Whether nothing can happen in it any more: its directory is not there, or another one is. Asks the file system.
+    /// Whether nothing can happen in it any more: its directory is not there, or another one is. Asks the file system, unless it was
+    /// seen to be gone.
     pub(super) fn is_gone(&self, id: u64) -> bool {
-        match (self.recall(id), self.root.as_deref()) {
-            (Recalled::Known(cgroup), Some(root)) => {
+        let known =
+            self.remembered(|memory| memory.known.peek(&id).map(|known| (known.cgroup.clone(), known.is_there)));
+        match (known, self.root.as_deref()) {
+            (Some((_cgroup, false)), _) => true,
+            (Some((cgroup, true)), Some(root)) => {
                 let path = root.join(cgroup.path.trim_start_matches('/'));
-                fs::metadata(path).map_or(true, |metadata| metadata.ino() != id)
+                let is_gone = fs::metadata(path).map_or(true, |metadata| metadata.ino() != id);
+                if is_gone {
+                    self.has_gone(id);
+                }
+                is_gone
             }
-            (Recalled::Gone, _) => true,
-            (Recalled::Unknown | Recalled::Known(_), _) => false,
+            (Some(_), None) => false,
+            (None, _) => self.recall(id) == Recalled::Gone,
         }
     }
 
@@ -355,5 +379,23 @@ mod tests {
         assert_eq!((cgroups.known(2), cgroups.known(3)), (None, Some(Cgroup::root())));
         cgroups.learn([(3, Cgroup::root())]);
         assert_eq!(cgroups.counters.get(Counter::CgroupsForgotten), 3, "it was known");
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_and_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let [first, second] = [make(root.path(), A), make(root.path(), B)];
+        let cgroups = cgroups(root.path());
+        assert!(cgroups.get(first).is_some());
+        let ids = || cgroups.there().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert!(ids().contains(&first) && ids().is_sorted());
+        assert!(!cgroups.is_gone(first));
+        fs::remove_dir(root.path().join(A)).unwrap();
+        let before = cgroups.changes();
+        assert!(cgroups.is_gone(first) && cgroups.is_gone(first));
+        assert_eq!(cgroups.changes(), before + 1, "said once");
+        assert!(!ids().contains(&first) && ids().contains(&second));
+        assert_eq!(cgroups.known(first).unwrap().container.as_deref(), Some(A));
+        assert!(!cgroups.is_gone(u64::MAX), "nobody has looked for it");
     }
 }

@@ -82,10 +82,6 @@ impl Pods {
         self.read(|state| state.pod(uid))
     }
 
-    pub(super) fn live(&self) -> Vec<Arc<Pod>> {
-        self.read(|state| state.live.values().cloned().collect())
-    }
-
     /// A pod as the API has it now.
     pub(super) fn apply(&self, pod: Pod) {
         let mut pod = pod;

@@ -65,10 +65,6 @@ impl Sought {
         &self.cgroups
     }
 
-    pub(super) fn of_pod(&self, uid: &str) -> Vec<u64> {
-        self.cgroups.of_pod(uid)
-    }
-
     fn wake(&self) {
         // A full counter of wake-ups has not been read, so the thread is going to wake anyway.
         rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).ok();
@@ -152,7 +148,7 @@ struct Tree {
     inotify: OwnedFd,
     root: PathBuf,
     most: usize,
-    watched: HashMap<i32, Cgroup>,
+    watched: HashMap<i32, (u64, Cgroup)>,
     /// The watches by the paths of their cgroups.
     watches: HashMap<Arc<str>, i32>,
     cgroups: Arc<Cgroups>,
@@ -191,9 +187,9 @@ impl Tree {
         let Ok(metadata) = fs::metadata(path) else { return };
         self.cgroups.learn([(metadata.ino(), cgroup.clone())]);
         match self.add_watch(path) {
-            Ok(watch) => self.keep(watch, &cgroup),
+            Ok(watch) => self.keep(watch, metadata.ino(), &cgroup),
             // It is gone again, and with it what was in it.
-            Err(Errno::NOENT) => return,
+            Err(Errno::NOENT) => return self.cgroups.has_gone(metadata.ino()),
             Err(_) => self.counters.add(Counter::CgroupsUnwatched, 1),
         }
         if depth >= MAX_DEPTH {
@@ -214,8 +210,8 @@ impl Tree {
     }
 
     /// In the place of that of an earlier cgroup of the same path.
-    fn keep(&mut self, watch: i32, cgroup: &Cgroup) {
-        self.watched.insert(watch, cgroup.clone());
+    fn keep(&mut self, watch: i32, id: u64, cgroup: &Cgroup) {
+        self.watched.insert(watch, (id, cgroup.clone()));
         let before = self.watches.insert(Arc::clone(&cgroup.path), watch);
         if let Some(before) = before.filter(|before| *before != watch) {
             self.end(before);
@@ -223,7 +219,9 @@ impl Tree {
     }
 
     fn end(&mut self, watch: i32) {
-        self.watched.remove(&watch);
+        if let Some((id, _cgroup)) = self.watched.remove(&watch) {
+            self.cgroups.has_gone(id);
+        }
         // The kernel may have ended it by itself.
         inotify::remove_watch(&self.inotify, watch).ok();
     }
@@ -282,9 +280,9 @@ impl Tree {
                 }
             }
             News::Ended(watch) => {
-                if let Some(cgroup) = self.watched.remove(&watch)
-                    && self.watches.get(&cgroup.path) == Some(&watch)
-                {
+                let Some((id, cgroup)) = self.watched.remove(&watch) else { return ControlFlow::Continue(()) };
+                self.cgroups.has_gone(id);
+                if self.watches.get(&cgroup.path) == Some(&watch) {
                     self.watches.remove(&cgroup.path);
                 }
             }
@@ -298,7 +296,7 @@ impl Tree {
     }
 
     fn child(&self, parent: i32, name: &str) -> Option<(PathBuf, Cgroup)> {
-        let cgroup = self.watched.get(&parent)?.child(name);
+        let cgroup = self.watched.get(&parent)?.1.child(name);
         Some((self.root.join(cgroup.path.trim_start_matches('/')), cgroup))
     }
 
@@ -311,6 +309,10 @@ impl Tree {
             self.watches.clear();
         }
         self.add_all();
+        for (id, _cgroup) in self.cgroups.there() {
+            // Marked, if it is.
+            let _gone = self.cgroups.is_gone(id);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ struct Desk<T> {
     asked: u64,
     answered: u64,
     answer: T,
+    /// Nobody will answer any more.
+    is_closed: bool,
 }
 
 impl<T: Clone> ScrapeDesk<T> {
@@ -26,7 +28,7 @@ impl<T: Clone> ScrapeDesk<T> {
         let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.asked += 1;
         let mine = desk.asked;
-        let waited = answered.wait_timeout_while(desk, PATIENCE, |desk| desk.answered < mine);
+        let waited = answered.wait_timeout_while(desk, PATIENCE, |desk| desk.answered < mine && !desk.is_closed);
         waited.unwrap_or_else(PoisonError::into_inner).0.answer.clone()
     }
 
@@ -43,6 +45,12 @@ impl<T: Clone> ScrapeDesk<T> {
         desk.answer = answer;
         desk.answered = desk.asked;
         answered.notify_all();
+    }
+
+    /// The last answer, for whoever asks from here on.
+    pub(crate) fn close(&self, answer: T) {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.answer(answer);
     }
 }
 
@@ -63,5 +71,7 @@ mod tests {
         desk.answer("fresh".to_owned());
         assert_eq!(asker.join().unwrap(), "fresh");
         assert!(!desk.is_asked());
+        desk.close("last".to_owned());
+        assert_eq!(desk.ask(), "last", "and nobody waits");
     }
 }

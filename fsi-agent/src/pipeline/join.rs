@@ -9,6 +9,7 @@
 //! what never finds its other half is counted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use fsi_common::record::{OpRecord, RequestRecord};
 
@@ -35,7 +36,7 @@ type RequestId = (u32, u64);
 pub(super) enum Joined {
     /// An operation with everything that is known of it.
     Operation {
-        span: Box<Span>,
+        span: Arc<Span>,
         /// Its policy asks for it, or something was done to it on purpose.
         is_told: bool,
     },
@@ -69,7 +70,7 @@ struct Flight {
 #[derive(Debug)]
 struct Held {
     number: u64,
-    span: Box<Span>,
+    span: Arc<Span>,
     /// `CLOCK_MONOTONIC` when it began.
     start_ns: u64,
     is_wanted: bool,
@@ -87,7 +88,7 @@ struct Early {
 /// Both halves, and what waits.
 #[derive(Debug)]
 pub(super) struct Join {
-    volumes: HashMap<u32, std::sync::Arc<str>>,
+    volumes: HashMap<u32, Arc<str>>,
     flights: Table<Flight>,
     sent: Table<Sent, RequestId>,
     early: Table<Early, RequestId>,
@@ -110,7 +111,7 @@ impl Join {
     }
 
     /// What the volume of a mount is called.
-    pub(super) fn set_volume(&mut self, dev: u32, volume: Option<std::sync::Arc<str>>) {
+    pub(super) fn set_volume(&mut self, dev: u32, volume: Option<Arc<str>>) {
         match volume {
             Some(volume) => drop(self.volumes.insert(dev, volume)),
             None => drop(self.volumes.remove(&dev)),
@@ -190,7 +191,7 @@ impl Join {
         let number = self.next_number;
         self.next_number += 1;
         let until_ns = raw.start_ns.saturating_add(raw.duration_ns).saturating_add(PATIENCE_NS);
-        let (span, start_ns) = (Box::new(span), raw.start_ns);
+        let (span, start_ns) = (Arc::new(span), raw.start_ns);
         let mut held = Held { number, span, start_ns, is_wanted, missing: Vec::new(), reports: Vec::new(), until_ns };
         let flight = self.flights.remove(u64::from(raw.tid)).filter(|flight| flight.start_ns == raw.start_ns);
         let requests = flight.map(|flight| flight.requests).unwrap_or_default();
@@ -299,7 +300,9 @@ impl Join {
         let Held { mut span, start_ns, is_wanted, mut reports, .. } = held;
         self.joined += reports.len() as u64;
         let mut is_told = is_wanted;
-        if let SpanBody::Operation(op) = &mut span.body
+        // Nobody else has it yet: nothing is copied.
+        let joined = Arc::make_mut(&mut span);
+        if let SpanBody::Operation(op) = &mut joined.body
             && let Some(first) = reports.first()
         {
             if op.dev == 0 {
@@ -309,7 +312,7 @@ impl Join {
             is_told |= reports.iter().any(is_on_purpose);
             // By one clock for all of a span: the mount's may have been set at another time.
             for report in &mut reports {
-                let unix_ns = span.start_unix_ns.saturating_add(report.started_ns.saturating_sub(start_ns));
+                let unix_ns = joined.start_unix_ns.saturating_add(report.started_ns.saturating_sub(start_ns));
                 report.faults.iter_mut().for_each(|fault| fault.unix_ns = unix_ns);
             }
             let interposed = merged(op.duration_ns, reports, volume);
@@ -325,7 +328,7 @@ pub(super) fn is_on_purpose(report: &OpReport) -> bool {
 }
 
 /// What all requests of an operation took.
-fn merged(duration_ns: u64, mut reports: Vec<OpReport>, volume: Option<std::sync::Arc<str>>) -> Interposed {
+fn merged(duration_ns: u64, mut reports: Vec<OpReport>, volume: Option<Arc<str>>) -> Interposed {
     reports.sort_by_key(|report| report.started_ns);
     let sum = |what: fn(&OpReport) -> u64| reports.iter().map(what).sum::<u64>();
     let at_mount_ns = sum(|report| report.answered_ns.saturating_sub(report.started_ns));

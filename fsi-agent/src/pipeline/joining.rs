@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fsi_common::record::{OpRecord, RequestRecord, WANTED};
+use fsi_common::record::{OpRecord, RequestRecord};
 
 use super::ancestors::Ancestors;
 use super::join::{Join, Joined, is_on_purpose};
@@ -25,8 +25,6 @@ pub struct JoinedMount {
 /// What became of operations and reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JoinCounts {
-    /// Operations told.
-    pub told: u64,
     /// Operations that nobody asked for and to which nothing was done.
     pub sampled_out: u64,
     /// Reports that found their operation.
@@ -104,10 +102,10 @@ impl Joining {
         losses: &mut PipelineLosses,
         sink: &mut dyn SpanSink,
     ) {
-        let is_wanted = raw.reasons & WANTED != 0;
+        let is_wanted = raw.is_wanted != 0;
         self.ancestors.waits(span.parent, losses);
         if raw.requests == 0 {
-            self.out.push(Joined::Operation { span: Box::new(span), is_told: is_wanted });
+            self.out.push(Joined::Operation { span: Arc::new(span), is_told: is_wanted });
         } else {
             self.join.operation(span, raw, is_wanted, losses, &mut self.out);
         }
@@ -146,8 +144,7 @@ impl Joining {
                 Joined::Operation { span, is_told } => {
                     let parent = span.parent;
                     if is_told {
-                        self.counts.told += 1;
-                        sink.span(&Arc::from(span));
+                        sink.span(&span);
                     } else {
                         self.counts.sampled_out += 1;
                     }

@@ -157,8 +157,6 @@ fn config(options: &ProbeOptions, path_filter: bool, comm_filter: bool, hierarch
         comm_filter: u32::from(comm_filter),
         cgroup_subsystem: hierarchy.0,
         debug: u32::from(options.debug),
-        interposed: u32::from(options.interposed),
-        reserved: 0,
     }
 }
 

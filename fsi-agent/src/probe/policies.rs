@@ -68,11 +68,17 @@ impl Probe {
         infos.map(|info| info.run_time()).sum()
     }
 
+    /// The cgroups that have numbers.
+    pub fn counted_cgroups(&self) -> Result<BTreeSet<u64>, ProbeError> {
+        let map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(self.map("AGGREGATES")?)?;
+        let cgroups: Result<_, _> = map.keys().map(|key| Ok(key?.cgroup)).collect();
+        cgroups
+    }
+
     /// Takes the numbers of cgroups that are gone out of the kernel: nothing can be added to them any more, and there is room for others.
     /// They are the caller's from here on.
     pub fn take_aggregates(&mut self, gone: &BTreeSet<u64>) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
-        let mut taken: Vec<_> = self.aggregates()?;
-        taken.retain(|(key, _value)| gone.contains(&key.cgroup));
+        let taken = self.aggregates_of(|key| gone.contains(&key.cgroup))?;
         let map = self.ebpf.map_mut("AGGREGATES").ok_or(ProbeError::NoMap("AGGREGATES"))?;
         let mut map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(map)?;
         for (key, _value) in &taken {

@@ -147,7 +147,12 @@ impl ExportReport {
     fn add(&mut self, other: Self) {
         let Self { exported, losses, waiting, spool, error } = other;
         self.exported += exported;
-        self.losses.extend(losses);
+        for (stage, reason, count) in losses {
+            match self.losses.iter_mut().find(|known| (known.0, known.1) == (stage, reason)) {
+                Some(known) => known.2 += count,
+                None => self.losses.push((stage, reason, count)),
+            }
+        }
         self.waiting += waiting;
         self.spool.add(spool);
         self.error = self.error.take().or(error);

@@ -83,8 +83,8 @@ impl JsonLinesSink {
             path: path.to_owned(),
             file,
             whole: 0,
+            resource: (&resource(&*containers)).into(),
             converter: Converter::new(containers),
-            resource: (&resource()).into(),
             lines: Vec::new(),
             pending: 0,
         };

@@ -16,13 +16,19 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use prometheus::proto::{Histogram as Counted, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
+use super::containers::ContainerNames;
 use super::defs;
 use super::span::resource;
 
 /// One request with all families. `start_unix_ns`: when counters began to count.
 #[must_use]
-pub fn request(families: &[MetricFamily], start_unix_ns: u64, now_unix_ns: u64) -> ExportMetricsServiceRequest {
-    let ResourceAttributesWithSchema { attributes, schema_url } = (&resource()).into();
+pub fn request(
+    families: &[MetricFamily],
+    names: &dyn ContainerNames,
+    start_unix_ns: u64,
+    now_unix_ns: u64,
+) -> ExportMetricsServiceRequest {
+    let ResourceAttributesWithSchema { attributes, schema_url } = (&resource(names)).into();
     let scope = InstrumentationScope {
         name: "fsi".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,7 +158,7 @@ mod tests {
     }
 
     fn converted(family: MetricFamily) -> Metric {
-        let mut request = request(&[family], 5, 9);
+        let mut request = request(&[family], &crate::telemetry::containers::NoContainers, 5, 9);
         let resource = request.resource_metrics.remove(0);
         assert!(resource.resource.unwrap().attributes.iter().any(|attribute| attribute.key == "service.name"));
         resource.scope_metrics.into_iter().next().unwrap().metrics.remove(0)

@@ -67,6 +67,12 @@ impl PathFilter {
         Ok(Self { how })
     }
 
+    /// Paths leave as they are.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self.how, How::Full)
+    }
+
     /// The span with its paths as they may leave.
     #[must_use]
     pub fn apply(&self, mut span: Span) -> Span {
@@ -80,7 +86,7 @@ impl PathFilter {
         }
         // Faults carry the path for the fault log; in a span nothing reads it.
         if let SpanBody::Operation(operation) = &mut span.body
-            && !matches!(self.how, How::Full)
+            && !self.is_full()
             && let Some(interposed) = &mut operation.interposed
         {
             for fault in &mut interposed.faults {
@@ -91,7 +97,7 @@ impl PathFilter {
     }
 
     fn path(&self, path: &mut Path) {
-        if !matches!(self.how, How::Full) {
+        if !self.is_full() {
             path.bytes = self.bytes(&path.bytes);
         }
     }

@@ -27,13 +27,16 @@ pub struct Converter {
 
 /// What every exporter says about itself. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are respected.
 #[must_use]
-pub fn resource() -> Resource {
+pub fn resource(names: &dyn ContainerNames) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let detected = Resource::builder().build();
     let name = detected.get(&attribute::SERVICE_NAME.into()).map(|name| name.to_string());
     let mut resource = Resource::builder()
         .with_attribute(KeyValue::new(attribute::SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new(attribute::HOST_NAME, host));
+    let mut place = Vec::new();
+    names.place(&mut |key, value| place.push(KeyValue::new(key, value)));
+    resource = resource.with_attributes(place);
     // The SDK's own word for "nobody said".
     if name.is_none_or(|name| name.starts_with("unknown_service")) {
         resource = resource.with_service_name("fsi");

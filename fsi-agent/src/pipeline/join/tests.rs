@@ -121,8 +121,8 @@ impl Harness {
 
     fn operations(&mut self) -> Vec<(bool, Option<Interposed>)> {
         let of = |joined: Joined| match joined {
-            Joined::Operation { span, is_told } => match span.body {
-                SpanBody::Operation(op) => Some((is_told, op.interposed.map(|interposed| *interposed))),
+            Joined::Operation { span, is_told } => match &span.body {
+                SpanBody::Operation(op) => Some((is_told, op.interposed.as_deref().cloned())),
                 other => panic!("no operation: {other:?}"),
             },
             Joined::Alone(_) => None,

@@ -47,6 +47,16 @@ pub struct EndpointReport {
     pub metrics: Option<PushReport>,
 }
 
+impl EndpointReport {
+    /// The exporter has ended: nothing waits in it any more, and what is in its spool is another's.
+    pub fn end(&mut self) {
+        if let Some(spans) = &mut self.spans {
+            spans.waiting = 0;
+            (spans.spool.waiting, spans.spool.bytes) = (0, 0);
+        }
+    }
+}
+
 impl Endpoints {
     /// Starts the exporters of spans. No connection is made before the first batch. Metrics wait for [`EndpointsHandle::push`].
     ///
@@ -147,7 +157,7 @@ impl EndpointsHandle {
 
 /// One report for each collector, of several exporters one after the other.
 #[must_use]
-pub fn merged(reports: Vec<EndpointReport>) -> Vec<EndpointReport> {
+pub fn merged(reports: impl IntoIterator<Item = EndpointReport>) -> Vec<EndpointReport> {
     let mut all: Vec<EndpointReport> = Vec::new();
     for report in reports {
         let Some(known) = all.iter_mut().find(|known| known.endpoint == report.endpoint) else {

@@ -14,6 +14,7 @@ use super::target::Target;
 use super::transport::{Signal, Transport};
 use super::{ExportError, GRACE, OtlpOptions};
 use crate::clock::{Clock, monotonic_ns};
+use crate::telemetry::containers::ContainerNames;
 use crate::telemetry::otlp_metrics;
 
 /// Makes the families; called on the pushers' threads.
@@ -72,6 +73,7 @@ impl Pusher {
             start_unix_ns: clock.unix_ns(clock.measured_ns()),
             counts: Arc::clone(&counts),
             gather,
+            names: Arc::clone(&options.containers),
         };
         thread::Builder::new()
             .name("fsi-otlp-push".into())
@@ -109,6 +111,7 @@ struct Thread {
     start_unix_ns: u64,
     counts: Arc<Counts>,
     gather: Gather,
+    names: Arc<dyn ContainerNames>,
 }
 
 impl Thread {
@@ -129,7 +132,8 @@ impl Thread {
 
     fn push(&self, deadline: Duration) {
         let families = (self.gather)();
-        let request = otlp_metrics::request(&families, self.start_unix_ns, self.clock.unix_ns(monotonic_ns()));
+        let request =
+            otlp_metrics::request(&families, &*self.names, self.start_unix_ns, self.clock.unix_ns(monotonic_ns()));
         let body = request.encode_to_vec().into();
         match self.runtime.block_on(self.transport.deliver(Signal::Metrics, &body, deadline)) {
             Ok(0) => drop(self.counts.exported.fetch_add(1, Ordering::Relaxed)),

@@ -2,12 +2,15 @@
 //!
 //! Bounded: so many series, one exemplar for each bucket of theirs. What is over is left out, and nothing is lost by it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::proto::{Metric, MetricFamily};
+
 use super::fold::LE_BITS;
 use crate::span::{SpanId, TraceId};
+use crate::telemetry::defs;
 
 /// The buckets with a bound, and the one above.
 const BUCKETS: usize = 26;
@@ -50,9 +53,10 @@ impl Exemplars {
     }
 
     /// Forgets the series that a scrape does not show any more.
-    pub fn keep<'a>(&self, shown: impl IntoIterator<Item = &'a [(&'a str, &'a str)]>) {
-        let shown: std::collections::HashSet<String> =
-            shown.into_iter().map(|labels| key(labels.iter().copied())).collect();
+    pub fn keep_shown(&self, families: &[MetricFamily]) {
+        let durations = families.iter().filter(|family| family.name() == defs::DURATION.name);
+        let labels = |sample: &Metric| key(sample.get_label().iter().map(|label| (label.name(), label.value())));
+        let shown: HashSet<String> = durations.flat_map(|family| family.get_metric()).map(labels).collect();
         self.series.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| shown.contains(key));
     }
 
@@ -79,6 +83,7 @@ fn bucket(duration: Duration) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{family, gauge, label};
     use super::*;
 
     fn exemplar(duration_ns: u64) -> Exemplar {
@@ -107,7 +112,8 @@ mod tests {
         assert_eq!(exemplars.of(read.into_iter(), 1), Some(exemplar(700)));
         assert_eq!(exemplars.of(read.into_iter(), 2), None);
         assert_eq!(exemplars.of([("op", "fsync")].into_iter(), 1), None);
-        exemplars.keep([&read[..]]);
+        let labels = read.map(|(name, value)| label(name, value)).to_vec();
+        exemplars.keep_shown(&[family(&defs::DURATION, [gauge(labels, 0)])]);
         exemplars.note(&[("op", "fsync")], exemplar(600));
         assert_eq!(exemplars.of([("op", "fsync")].into_iter(), 1), Some(exemplar(600)));
         assert_eq!(exemplars.of([("op", "write")].into_iter(), 1), None);

@@ -95,7 +95,12 @@ impl MountCounts {
         if let Some(code) = u16::try_from(report.errno).ok().filter(|code| *code != 0) {
             *group.errors.entry(code).or_default() += 1;
         }
-        add_duration(self.overhead.entry(name).or_default(), overhead_ns(report));
+        self.add_injected(report);
+    }
+
+    /// Counts of an operation what only the mount knows.
+    pub fn add_injected(&mut self, report: &OpReport) {
+        add_duration(self.overhead.entry(op_name(report.op)).or_default(), overhead_ns(report));
         self.throttle_ns += report.throttle_ns;
         match report.throttle {
             Throttled::No => {}
@@ -105,6 +110,12 @@ impl MountCounts {
         for entry in &report.faults {
             self.fault(&entry.fault);
         }
+    }
+
+    /// Faults shown under `other`.
+    #[must_use]
+    pub const fn to_other(&self) -> u64 {
+        self.to_other
     }
 
     fn fault(&mut self, fault: &Fault) {

@@ -142,7 +142,8 @@ fn every_attribute_is_of_the_catalogue() {
 
 #[test]
 fn the_resource_says_who_sends() {
-    let resource = resource();
+    let resource = resource(&NoContainers);
     assert_eq!(resource.get(&attribute::SERVICE_NAME.into()).map(|name| name.to_string()).as_deref(), Some("fsi"));
     assert!(resource.get(&attribute::HOST_NAME.into()).is_some());
+    assert!(resource.get(&attribute::K8S_NODE_NAME.into()).is_none());
 }
