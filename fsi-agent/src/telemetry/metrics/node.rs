@@ -60,9 +60,9 @@ pub struct NodeCounts {
     ended: Vec<Ended>,
     /// Of all namespaces, for good.
     past: Numbers,
-    /// Series that were shown stay apart.
+    /// Series that were shown stay apart, and those that were not stay under `other`, so that neither goes down.
     shown: BTreeSet<Series>,
-    to_other: u64,
+    hidden: BTreeSet<Series>,
     unknown: u64,
 }
 
@@ -122,9 +122,9 @@ impl Numbers {
         }
     }
 
-    /// The same under its namespace alone.
-    fn forgotten(&self) -> Self {
-        let (ended, empty): (Arc<str>, Arc<str>) = (Arc::from(ENDED), Arc::from(""));
+    /// The same under its namespace alone; what was hidden is `other` for good.
+    fn forgotten(&self, hidden: &BTreeSet<Series>) -> Self {
+        let ended: Arc<str> = Arc::from(ENDED);
         let forget = |who: &Who| Who {
             namespace: Arc::clone(&who.namespace),
             pod: Arc::clone(&ended),
@@ -132,11 +132,10 @@ impl Numbers {
         };
         let mut all = Self::default();
         for (series, group) in &self.groups {
-            let series = Series {
-                who: forget(&series.who),
-                volume: Arc::clone(&empty),
-                device: Arc::clone(&empty),
-                op: series.op,
+            let series = if hidden.contains(series) {
+                Series::other(series.op)
+            } else {
+                Series { who: forget(&series.who), volume: Arc::from(""), device: Arc::from(""), op: series.op }
             };
             all.groups.entry(series).or_default().merge(group);
         }
@@ -144,6 +143,15 @@ impl Numbers {
             all.net.entry(forget(who)).or_default().merge(net);
         }
         all
+    }
+}
+
+impl Series {
+    /// What is not shown apart.
+    fn other(op: OpKind) -> Self {
+        let other: Arc<str> = Arc::from(OTHER);
+        let who = Who { namespace: Arc::clone(&other), pod: Arc::clone(&other), container: Arc::clone(&other) };
+        Self { who, volume: Arc::clone(&other), device: other, op }
     }
 }
 
@@ -155,7 +163,7 @@ impl NodeCounts {
             ended: Vec::new(),
             past: Numbers::default(),
             shown: BTreeSet::new(),
-            to_other: 0,
+            hidden: BTreeSet::new(),
             unknown: 0,
         }
     }
@@ -180,9 +188,10 @@ impl NodeCounts {
             std::mem::take(&mut self.ended).into_iter().partition(|ended| ended.until_ns <= now_ns);
         self.ended = kept;
         for ended in over {
-            self.past.merge(&ended.numbers.forgotten());
+            self.past.merge(&ended.numbers.forgotten(&self.hidden));
             for series in ended.numbers.groups.keys() {
                 self.shown.remove(series);
+                self.hidden.remove(series);
             }
         }
     }
@@ -194,7 +203,7 @@ impl NodeCounts {
             all.merge(&ended.numbers);
         }
         let unknown = self.unknown + all.add(aggregates, names);
-        self.bound(&mut all);
+        let to_other = self.bound(&mut all);
         let groups = || all.groups.iter().map(|(series, group)| (labels(series), group));
         let families = vec![
             family(&defs::OPERATIONS, groups().map(|(labels, group)| counter(labels, group.count))),
@@ -204,39 +213,32 @@ impl NodeCounts {
             family(&defs::DIRECTORIES_NET, net(&all, |net| net.directories)),
             family(&defs::FILES_NET, net(&all, |net| net.files)),
         ];
-        NodeFamilies { families, to_other: self.to_other, unknown }
+        NodeFamilies { families, to_other, unknown }
     }
 
-    /// Puts what is over the bound under `other`. What was shown once stays apart, so that no counter goes down.
-    fn bound(&mut self, all: &mut Numbers) {
-        let mut over = Vec::new();
+    /// Puts what is over the bound under `other`; how many operations are there.
+    fn bound(&mut self, all: &mut Numbers) -> u64 {
         for series in all.groups.keys() {
-            if self.shown.contains(series) {
-                continue;
-            }
-            if self.shown.len() < self.max_series {
-                self.shown.insert(series.clone());
-            } else {
-                over.push(series.clone());
+            let is_known = self.shown.contains(series) || self.hidden.contains(series);
+            if !is_known && *series != Series::other(series.op) {
+                let apart = self.shown.len() < self.max_series;
+                if apart { &mut self.shown } else { &mut self.hidden }.insert(series.clone());
             }
         }
-        self.to_other = 0;
-        let other: Arc<str> = Arc::from(OTHER);
-        let whose = Who { namespace: Arc::clone(&other), pod: Arc::clone(&other), container: Arc::clone(&other) };
-        for series in over {
-            let Some(group) = all.groups.remove(&series) else { continue };
-            self.to_other += group.count;
-            let series =
-                Series { who: whose.clone(), volume: Arc::clone(&other), device: Arc::clone(&other), op: series.op };
-            all.groups.entry(series).or_default().merge(&group);
+        for series in &self.hidden {
+            if let Some(group) = all.groups.remove(series) {
+                all.groups.entry(Series::other(series.op)).or_default().merge(&group);
+            }
         }
         let shown: BTreeSet<Who> = all.groups.keys().map(|series| series.who.clone()).collect();
         let hidden: Vec<_> = all.net.keys().filter(|who| !shown.contains(*who)).cloned().collect();
         for who in hidden {
             if let Some(net) = all.net.remove(&who) {
-                all.net.entry(whose.clone()).or_default().merge(&net);
+                all.net.entry(Series::other(OpKind::Open).who).or_default().merge(&net);
             }
         }
+        let others = all.groups.iter().filter(|(series, _)| **series == Series::other(series.op));
+        others.map(|(_, group)| group.count).sum()
     }
 }
 
@@ -329,5 +331,20 @@ mod tests {
         assert!(shown.contains(&("other other other other other read".to_owned(), 4)), "{shown:?}");
         assert!(shown.contains(&("ns1 pod15 c data 0:1 read".to_owned(), 1)));
         assert_eq!(counts.families(&[read(11, 4), read(15, 1), read(16, 1)], &Numbered).to_other, 4);
+    }
+
+    #[test]
+    fn what_is_under_other_stays_there() {
+        let mut counts = NodeCounts::new(1);
+        let other = |count| ("other other other other other read".to_owned(), count);
+        samples(&mut counts, &[read(15, 1)]);
+        assert!(samples(&mut counts, &[read(15, 1), read(16, 4)]).contains(&other(4)));
+        counts.ended(&[read(15, 1)], &Numbered, 1000);
+        counts.tick(1000);
+        assert!(samples(&mut counts, &[read(16, 6)]).contains(&other(6)), "also when there is room again");
+        counts.ended(&[read(16, 6)], &Numbered, 2000);
+        assert!(samples(&mut counts, &[]).contains(&other(6)));
+        counts.tick(2000);
+        assert!(samples(&mut counts, &[]).contains(&other(6)), "and when it has ended");
     }
 }
