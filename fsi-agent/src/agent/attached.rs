@@ -8,13 +8,14 @@ use fsi_common::loss::Counter;
 use fsi_common::probe_config::{EVENTS_EVERY, EVENTS_FAILED, EVENTS_SAMPLED, EVENTS_SLOW};
 
 use super::watch::Watcher;
-use super::{AgentError, cost, policies, raise, start};
+use super::{cost, policies, raise, start};
 use crate::attach::generated as wire;
 use crate::attach::service::{Ask, AttachServer};
 use crate::attach::target::Target;
 use crate::attach::wire::aggregate_to_wire;
 use crate::attribution::identity::{Container, Identity, Pod};
 use crate::clock::{Clock, monotonic_ns};
+use crate::probe::ProbeError;
 use crate::probe::features::TIER;
 use crate::telemetry::export::EndpointReport;
 
@@ -51,26 +52,31 @@ impl Attached {
 }
 
 impl Watcher {
-    /// Answers what is asked now.
-    pub(super) fn hear_asks(&mut self) -> Result<(), AgentError> {
+    /// Answers what is asked now. Whoever asked for what cannot be had gets no answer, and is told to look into the log.
+    pub(super) fn hear_asks(&mut self) {
         while let Ok(ask) = self.attached.asks.try_recv() {
-            // Whoever asked may be gone.
-            match ask {
-                Ask::Show(answer) => drop(answer.send(self.shown()?)),
-                Ask::Numbers { target, watch, answer } => drop(answer.send(self.told_numbers(&target, watch)?)),
-                Ask::Watch { wish, inlet, answer } => {
-                    let has_room = self.taps.attach(wish, inlet);
-                    answer.send(has_room).ok();
-                    self.seen = None;
-                    self.set_policies()?;
-                }
+            let answered = self.answer(ask);
+            self.complain("answer one who attached", answered);
+        }
+    }
+
+    /// Whoever asked may be gone.
+    fn answer(&mut self, ask: Ask) -> Result<(), ProbeError> {
+        match ask {
+            Ask::Show(answer) => drop(answer.send(self.shown()?)),
+            Ask::Numbers { target, watch, answer } => drop(answer.send(self.told_numbers(&target, watch)?)),
+            Ask::Watch { wish, inlet, answer } => {
+                let has_room = self.taps.attach(wish, inlet);
+                answer.send(has_room).ok();
+                self.seen = None;
+                self.set_policies()?;
             }
         }
         Ok(())
     }
 
     /// Says to the kernel side whom to look at, if anything about that has changed.
-    pub(super) fn set_policies(&mut self) -> Result<(), AgentError> {
+    pub(super) fn set_policies(&mut self) -> Result<(), ProbeError> {
         if std::mem::take(&mut self.forget_again) {
             self.probe.forget_verdicts()?;
         }
@@ -81,8 +87,8 @@ impl Watcher {
         }
         let seen = (self.attribution.cgroup_changes(), self.attribution.generation());
         if self.seen != Some(seen) {
-            self.seen = Some(seen);
             self.choose(now_ns)?;
+            self.seen = Some(seen);
         }
         if !self.forget_again {
             let attribution = &self.attribution;
@@ -94,7 +100,7 @@ impl Watcher {
         Ok(())
     }
 
-    fn choose(&mut self, now_ns: u64) -> Result<(), AgentError> {
+    fn choose(&mut self, now_ns: u64) -> Result<(), ProbeError> {
         let candidates = self.attribution.cgroups();
         let candidates: Vec<_> =
             candidates.into_iter().map(|(id, identity)| policies::Candidate { id, identity }).collect();
@@ -123,7 +129,7 @@ impl Watcher {
     }
 
     /// What was counted of some cgroups, also of those that have just ended. What is in it has been told before the mark.
-    fn told_numbers(&mut self, target: &Target, watch: u64) -> Result<wire::NumbersReply, AgentError> {
+    fn told_numbers(&mut self, target: &Target, watch: u64) -> Result<wire::NumbersReply, ProbeError> {
         let mut aggregates = self.probe.aggregates()?;
         aggregates.extend(self.attached.ended.iter().map(|(_until_ns, key, value)| (*key, *value)));
         for _ in 0..LAST_DRAINS {
@@ -157,7 +163,7 @@ impl Watcher {
     }
 
     /// Those that happened, the kernel's included.
-    fn all_losses(&self, collectors: &[EndpointReport]) -> Result<Vec<wire::Loss>, AgentError> {
+    fn all_losses(&self, collectors: &[EndpointReport]) -> Result<Vec<wire::Loss>, ProbeError> {
         let counters = Counter::ALL.iter().zip(self.probe.counters()?);
         let of_kernel = counters.filter_map(|(counter, count)| {
             let (stage, reason) = counter.loss()?;
@@ -176,7 +182,7 @@ impl Watcher {
         Ok(happened.map(loss).collect())
     }
 
-    fn shown(&mut self) -> Result<wire::ShowReply, AgentError> {
+    fn shown(&mut self) -> Result<wire::ShowReply, ProbeError> {
         let collectors = self.collectors();
         let mounts = self.mounts.iter().map(|(info, name)| wire::Mount {
             device: format!("{}:{}", info.device_major, info.device_minor),

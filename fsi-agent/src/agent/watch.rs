@@ -149,8 +149,8 @@ impl Watcher {
         );
         loop {
             let (records, messages) = (self.drain(), self.hear());
-            self.do_chores()?;
-            self.hear_asks()?;
+            self.do_chores();
+            self.hear_asks();
             if self.signals.count() > self.signals.hangups() {
                 break;
             }
@@ -220,14 +220,15 @@ impl Watcher {
         }
     }
 
-    fn do_chores(&mut self) -> Result<(), AgentError> {
+    fn do_chores(&mut self) {
         let now_ns = monotonic_ns();
         if self.chores.condition.is_due(now_ns) {
             let condition = self.readiness();
             *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
         }
         if self.chores.policies.is_due(now_ns) {
-            self.set_policies()?;
+            let set = self.set_policies();
+            self.complain("say whom to look at", set);
         }
         if self.chores.tick.is_due(now_ns) {
             self.pipeline.tick(now_ns, &mut self.taps);
@@ -253,11 +254,10 @@ impl Watcher {
             let families = self.families();
             self.desk.answer(families);
         }
-        Ok(())
     }
 
     /// What goes wrong is tried again; said once, until it is right again.
-    fn complain(&mut self, what: &'static str, result: Result<(), ProbeError>) {
+    pub(super) fn complain(&mut self, what: &'static str, result: Result<(), ProbeError>) {
         match result {
             Ok(()) => drop(self.complaints.remove(what)),
             Err(error) => {
@@ -346,7 +346,7 @@ impl Watcher {
         }
     }
 
-    fn snapshot(&mut self) -> Result<AgentSnapshot, AgentError> {
+    fn snapshot(&mut self) -> Result<AgentSnapshot, ProbeError> {
         let aggregates: Vec<(AggregateKey, AggregateValue)> = self.probe.aggregates()?;
         let counters = self.probe.counters()?;
         let node = self.numbers.families(&aggregates, &*self.whose);
