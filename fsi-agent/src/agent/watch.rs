@@ -147,6 +147,11 @@ impl Watcher {
             joins = self.probe.joins(),
             "the agent runs"
         );
+        if self.wanted.cgroups.is_empty() {
+            tracing::warn!(
+                "there is no container here yet: nothing is looked at before one starts (`observe.scope: node` looks at everything)"
+            );
+        }
         loop {
             let (records, messages) = (self.drain(), self.hear());
             self.do_chores();
