@@ -70,6 +70,14 @@ impl Agent {
         Metrics::of(&http::get(self.port, "/metrics"))
     }
 
+    /// The most memory it ever had, in KiB.
+    #[must_use]
+    pub fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// What it said on stderr.
     #[must_use]
     pub fn log(&self) -> String {

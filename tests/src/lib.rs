@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a verb that cannot do what it says fails the test")]
 
 pub mod agent;
+pub mod bad_collector;
 pub mod cgroup;
 pub mod collector;
 pub mod conformance;

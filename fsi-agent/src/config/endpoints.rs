@@ -54,7 +54,7 @@ impl Endpoint {
             metrics: None,
             headers: Vec::new(),
             tls: Tls::default(),
-            queue: 524_288,
+            queue: 32_768,
             batch: 2048,
             interval: Duration::from_millis(200),
             deadline: Duration::from_secs(10),

@@ -17,6 +17,7 @@ use super::error::ProbeError;
 use super::options::{EventPolicy, GlobList, ProbeOptions, Selection};
 use super::{offsets, syscalls};
 use crate::selection::glob::{GlobStyle, compile};
+use crate::sys::memory::give_back;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FSI_EBPF_OBJECT"));
 
@@ -72,6 +73,9 @@ pub(super) fn load(options: &ProbeOptions) -> Result<Loaded, ProbeError> {
     let config = config(options, paths.is_some(), names.is_some(), hierarchy);
     let follows = config.follow_files != 0;
     let calls = syscalls::table(&options.operations, follows);
+    let can_join = options.interposed && offsets::fuse(&types).is_some();
+    // The kernel's types take megabytes, and aya reads them into its own.
+    drop(types);
     let btf = Btf::from_sys_fs()?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
@@ -89,9 +93,11 @@ pub(super) fn load(options: &ProbeOptions) -> Result<Loaded, ProbeError> {
     }
     let log = if options.debug { Some(kernel_log(&mut ebpf)?) } else { None };
     load_programs(&mut ebpf, &btf)?;
-    let joins = options.interposed && offsets::fuse(&types).is_some() && attach_requests(&mut ebpf)?;
+    let joins = can_join && attach_requests(&mut ebpf)?;
     attach(&mut ebpf, &TASK_HOOKS)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").ok_or(ProbeError::NoMap("RING"))?)?;
+    drop(btf);
+    give_back();
     Ok(Loaded { ebpf, ring, log, cgroups, joins })
 }
 

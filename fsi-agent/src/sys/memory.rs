@@ -1,11 +1,21 @@
 //! Memory that several processes share: a memfd, mapped as words that are only ever touched atomically.
-#![expect(unsafe_code, reason = "mmap(2) returns an address")]
+//! And what the allocator keeps for later is given back to the kernel.
+#![expect(unsafe_code, reason = "mmap(2) returns an address, and the allocator is C")]
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+
+/// Gives memory that was freed back to the kernel: after work that took much of it and is not done again.
+pub fn give_back() {
+    // SAFETY: it touches only what is free; allocations of other threads wait meanwhile.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 /// A mapped file; its words stay readable as long as this lives.
 pub struct SharedWords {
