@@ -33,6 +33,8 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
     let task = Task::current();
     let Some(state) = filter::selected(task) else { return };
     state.call = 0;
+    // First of all, because what is done here is part of what the caller waits for.
+    state.start_ns = kernel::now_ns();
     if task.is_compat() {
         count(Counter::Compat32, 1);
         return;
@@ -63,7 +65,6 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
     if is_ours {
         state.requests = 0;
         state.call = number as u32 + 1;
-        state.start_ns = kernel::now_ns();
     }
 }
 

@@ -43,11 +43,10 @@ pub(crate) fn on_exit(registers: Registers, ret: i64) -> Option<&'static Done> {
         return None;
     }
     state.call = 0;
-    let duration_ns = kernel::now_ns() - state.start_ns;
     let (file, inode, file2) = (state.object.file, state.object.inode, state.file2);
     let mut told = None;
     if !matches!(shape, Shape::Replace) {
-        if !finish(task, state, call, number, ret, duration_ns) {
+        if !finish(task, state, call, number, ret) {
             return None;
         }
         told = report(call, file2);
@@ -72,7 +71,7 @@ fn follows_files() -> bool {
 
 /// Notes what the call turned out to be; false where it is no operation on a file.
 #[inline(always)]
-fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, duration_ns: u64) -> bool {
+fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64) -> bool {
     let failed = (-MAX_ERRNO..0).contains(&ret);
     let errno = if failed { (-ret) as u32 } else { 0 };
     let mut op = call.op();
@@ -121,7 +120,6 @@ fn finish(task: Task, state: &TaskState, call: Call, number: u64, ret: i64, dura
     done.call = call.0;
     done.ret = ret;
     done.start_ns = state.start_ns;
-    done.duration_ns = duration_ns;
     done.bytes = if moves_bytes && !failed { ret as u64 } else { 0 };
     done.cgroup = task.cgroup();
     done.object = object;
@@ -151,6 +149,8 @@ pub(crate) fn done() -> Option<&'static mut Done> {
 #[inline(always)]
 fn report(call: Call, file2: u64) -> Option<&'static Done> {
     let done = done()?;
+    // Not earlier, because what is done here is part of what the caller waits for.
+    done.duration_ns = kernel::now_ns() - done.start_ns;
     let is_chosen = kernel::is_chosen(done.op as u16);
     let is_followed = follows_files() && done.object.file != 0;
     if is_followed {
