@@ -6,6 +6,7 @@
 mod agent;
 mod ctl;
 mod doctor;
+mod keeper;
 mod mount;
 mod observe;
 mod options;
@@ -45,6 +46,8 @@ enum Command {
     Mount(Box<mount::MountArgs>),
     /// End a mount, or say who uses it.
     Umount(umount::UmountArgs),
+    /// The keeper of a node: holds what mounts need to outlive their servers. For Kubernetes; by hand each mount has its own.
+    Keeper(keeper::KeeperArgs),
     /// A mount's server, as its keeper starts it.
     #[command(hide = true)]
     Serve(serve::ServeArgs),
@@ -85,6 +88,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(Cli { command: Command::Top(arguments) }) => top::run(*arguments),
         Ok(Cli { command: Command::Mount(arguments) }) => mount::run(*arguments),
         Ok(Cli { command: Command::Umount(arguments) }) => umount::run(&arguments),
+        Ok(Cli { command: Command::Keeper(arguments) }) => keeper::run(&arguments),
         Ok(Cli { command: Command::Serve(arguments) }) => serve::run(&arguments),
         Ok(Cli { command: Command::Keep }) => mount::daemon(),
         Ok(Cli { command: Command::Rules(arguments) }) => rules::run(&arguments),

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod message;
 mod mounted;
+pub mod node;
 mod server;
 pub mod users;
 mod watch;

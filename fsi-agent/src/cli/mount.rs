@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use fsi_agent::fuse::config::{FilePath, MountConfig};
+use fsi_agent::fuse::serve;
 use fsi_agent::keeper::check::{self, Covering};
+use fsi_agent::keeper::node::client::{self, ClientError, Place};
 use fsi_agent::keeper::{self, Note};
 use fsi_agent::rules::parse;
 use fsi_agent::rules::replay::line;
@@ -75,6 +77,12 @@ pub(super) struct MountArgs {
     /// In the background: where the keeper's words go
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
+    /// Serve here, under the keeper of the node that listens there (`fsi keeper`); what it has under ID is taken over, and else mounted
+    #[arg(long, value_name = "SOCKET", requires = "id", conflicts_with_all = ["foreground", "log"])]
+    keeper: Option<PathBuf>,
+    /// What the mount is called at the keeper of the node
+    #[arg(long, value_name = "ID", requires = "keeper")]
+    id: Option<String>,
     /// Longest time without a server that answers; then the mount is aborted
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
     deadline: Duration,
@@ -84,6 +92,10 @@ pub(super) struct MountArgs {
 }
 
 pub(super) fn run(arguments: MountArgs) -> Result<ExitCode, Failure> {
+    if let (Some(socket), Some(id)) = (&arguments.keeper, &arguments.id) {
+        let place = Place { socket: socket.clone(), id: id.clone() };
+        return serve(place, arguments);
+    }
     let is_foreground = arguments.foreground;
     let log = arguments.log.clone();
     let config = resolve(arguments)?;
@@ -92,6 +104,22 @@ pub(super) fn run(arguments: MountArgs) -> Result<ExitCode, Failure> {
     } else {
         detach(&config, log.as_deref())
     }
+}
+
+/// The server itself, under the keeper of the node. Ends when the mount does; killed, another such call goes on where it was.
+fn serve(place: Place, arguments: MountArgs) -> Result<ExitCode, Failure> {
+    let failed = |error: ClientError| Failure::Failed(error.into());
+    output::log();
+    let socket = match client::take(&place).map_err(failed)? {
+        Some(socket) => socket,
+        None => client::mount(&place, resolve(arguments)?).map_err(failed)?,
+    };
+    let mut ready = || {
+        // When nobody listens any more, it serves all the same.
+        output::result(READY).ok();
+    };
+    serve::run_kept(socket, place, &mut ready).map_err(|error| Failure::Failed(error.into()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `fsi keep`: the keeper as a daemon; configuration on stdin, its readiness or failure on stdout.
@@ -178,6 +206,8 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         metrics,
         no_agent,
         log: _,
+        keeper: _,
+        id: _,
         deadline,
         drain,
     } = arguments;

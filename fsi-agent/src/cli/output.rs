@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
 use ratatui::crossterm::terminal;
+use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 
@@ -45,4 +46,11 @@ pub(super) fn look() -> fsi_agent::summary::Look {
         // A serial console does not say how wide it is.
         .filter(|columns| *columns > 0);
     fsi_agent::summary::Look { width, color: is_terminal && !no_color }
+}
+
+/// What the library logs goes to stderr; `RUST_LOG` says how much.
+pub(super) fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_none| EnvFilter::new("info"));
+    // One that is set already stays.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init().ok();
 }

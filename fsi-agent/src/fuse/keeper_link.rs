@@ -1,12 +1,22 @@
 //! A server's way to its keeper: descriptors that must outlive the server, and the wish to be replaced.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
-use crate::keeper::message::{self, ToKeeper, ToServer};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::keeper::message::{self, DESCRIPTORS, ToKeeper, ToServer};
+use crate::keeper::node::client::{self, Place};
+use crate::keeper::node::protocol::{Answer, Hello};
 use crate::sys::fd::Wait;
+
+/// How often a keeper that is away is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a file system asks of the one who outlives it.
 pub trait Keeper: Send + Sync + std::fmt::Debug {
@@ -32,15 +42,57 @@ pub trait Keeper: Send + Sync + std::fmt::Debug {
 /// The keeper behind a socket.
 #[derive(Debug)]
 pub struct KeeperLink {
-    socket: OwnedFd,
+    /// Replaced when the keeper of the node is another one.
+    socket: Mutex<Arc<OwnedFd>>,
     held: Mutex<Vec<(u64, OwnedFd)>>,
     upgrading: Mutex<()>,
+    /// What the next keeper of the node gets; nothing when the keeper is this mount's alone, which ends with it.
+    kept: Option<Kept>,
+}
+
+/// A copy of what the keeper has.
+#[derive(Debug)]
+struct Kept {
+    place: Place,
+    deadline: Duration,
+    descriptors: [OwnedFd; DESCRIPTORS],
+    held: Mutex<BTreeMap<u64, OwnedFd>>,
 }
 
 impl KeeperLink {
+    /// To a keeper of this mount's own.
     #[must_use]
     pub fn new(socket: OwnedFd, held: Vec<(u64, OwnedFd)>) -> Self {
-        Self { socket, held: Mutex::new(held), upgrading: Mutex::new(()) }
+        Self { socket: Mutex::new(Arc::new(socket)), held: Mutex::new(held), upgrading: Mutex::new(()), kept: None }
+    }
+
+    /// To the keeper of the node. When that one dies, the next gets everything from here.
+    ///
+    /// # Errors
+    /// There is no room for another descriptor, or no thread.
+    pub fn of_node(
+        socket: OwnedFd,
+        held: Vec<(u64, OwnedFd)>,
+        descriptors: [OwnedFd; DESCRIPTORS],
+        place: Place,
+        deadline: Duration,
+    ) -> io::Result<Arc<Self>> {
+        let copies = held.iter().map(|(node, file)| Ok((*node, file.try_clone()?))).collect::<io::Result<_>>()?;
+        let kept = Some(Kept { place, deadline, descriptors, held: Mutex::new(copies) });
+        let link = Arc::new(Self { kept, ..Self::new(socket, held) });
+        let weak = Arc::downgrade(&link);
+        thread::Builder::new().name("fsi-keeper-link".to_owned()).spawn(move || look_after(&weak))?;
+        Ok(link)
+    }
+
+    fn socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&locked(&self.socket))
+    }
+
+    fn say(&self, message: &ToKeeper, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let said = message::send(self.socket().as_fd(), message, descriptors);
+        // The next keeper of the node gets what this one did not.
+        if self.kept.is_some() { Ok(()) } else { said }
     }
 
     /// Says that requests are answered from now on.
@@ -48,7 +100,7 @@ impl KeeperLink {
     /// # Errors
     /// When the keeper is gone.
     pub fn ready(&self) -> io::Result<()> {
-        message::send(self.socket.as_fd(), &ToKeeper::Ready, &[])
+        self.say(&ToKeeper::Ready, &[])
     }
 
     /// Says why it ends.
@@ -56,30 +108,93 @@ impl KeeperLink {
     /// # Errors
     /// When the keeper is gone.
     pub fn failed(&self, sentence: &str) -> io::Result<()> {
-        message::send(self.socket.as_fd(), &ToKeeper::failed(sentence), &[])
+        self.say(&ToKeeper::failed(sentence), &[])
+    }
+
+    /// Gives everything to the keeper of the node that follows the one before.
+    fn go_back(&self, kept: &Kept) -> io::Result<()> {
+        let socket = client::connect(&kept.place.socket)?;
+        let hello = Hello::Back { id: kept.place.id.clone(), layout: message::layout(), deadline: kept.deadline };
+        let descriptors = kept.descriptors.each_ref().map(|descriptor| descriptor.as_fd());
+        match client::greet(socket.as_fd(), &hello, &descriptors)? {
+            Answer::Granted => {}
+            Answer::Refused { sentence } => return Err(io::Error::other(sentence)),
+            Answer::Unknown | Answer::Volumes { .. } => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        // Whoever holds or drops meanwhile waits, and then speaks to the new one.
+        let held = locked(&kept.held);
+        for (node, file) in held.iter() {
+            message::send(socket.as_fd(), &ToKeeper::Hold { node: *node }, &[file.as_fd()])?;
+        }
+        message::send(socket.as_fd(), &ToKeeper::Ready, &[])?;
+        *locked(&self.socket) = Arc::new(socket);
+        drop(held);
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for the end of the node's keeper, and then for the next one.
+fn look_after(link: &Weak<KeeperLink>) {
+    while let Some(socket) = link.upgrade().map(|link| link.socket()) {
+        // An end is told whatever is asked for.
+        let mut polled = [PollFd::new(&*socket, PollFlags::empty())];
+        if poll(&mut polled, None).is_err() || !polled[0].revents().contains(PollFlags::HUP) {
+            thread::sleep(LOOK_EVERY);
+            continue;
+        }
+        let Some(link) = link.upgrade() else { return };
+        let Some(kept) = &link.kept else { return };
+        tracing::warn!(
+            volume = kept.place.id,
+            "the node's keeper is gone; without one, nobody takes over from this server"
+        );
+        let mut said = None;
+        while let Err(error) = link.go_back(kept) {
+            if said.as_ref() != Some(&error.kind()) {
+                tracing::warn!(volume = kept.place.id, %error, "there is no keeper of the node yet");
+                said = Some(error.kind());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        tracing::info!(volume = kept.place.id, "another keeper of the node has this mount");
     }
 }
 
 impl Keeper for KeeperLink {
     fn hold(&self, node: u64, file: BorrowedFd<'_>) -> io::Result<()> {
-        message::send(self.socket.as_fd(), &ToKeeper::Hold { node }, &[file])
+        let Some(kept) = &self.kept else { return self.say(&ToKeeper::Hold { node }, &[file]) };
+        let mut held = locked(&kept.held);
+        held.insert(node, file.try_clone_to_owned()?);
+        self.say(&ToKeeper::Hold { node }, &[file])
     }
 
     fn drop(&self, node: u64) -> io::Result<()> {
-        message::send(self.socket.as_fd(), &ToKeeper::Drop { node }, &[])
+        let Some(kept) = &self.kept else { return self.say(&ToKeeper::Drop { node }, &[]) };
+        let mut held = locked(&kept.held);
+        held.remove(&node);
+        self.say(&ToKeeper::Drop { node }, &[])
     }
 
     fn held(&self) -> Vec<(u64, OwnedFd)> {
-        std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *locked(&self.held))
     }
 
     fn upgrade(&self, binary: &Path) -> io::Error {
-        let _one_at_a_time = self.upgrading.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.kept.is_some() {
+            let sentence = "the node's keeper starts no servers: whoever started this one starts the next (kill it, and start it anew)";
+            return io::Error::other(sentence);
+        }
+        let _one_at_a_time = locked(&self.upgrading);
+        let socket = self.socket();
         let wish = ToKeeper::Upgrade { binary: binary.to_owned().into() };
-        if let Err(error) = message::send(self.socket.as_fd(), &wish, &[]) {
+        if let Err(error) = message::send(socket.as_fd(), &wish, &[]) {
             return error;
         }
-        match message::receive::<ToServer>(self.socket.as_fd(), Wait::Block) {
+        match message::receive::<ToServer>(socket.as_fd(), Wait::Block) {
             Ok(Some((ToServer::UpgradeRefused { sentence }, _))) => io::Error::other(sentence),
             Ok(Some((ToServer::Start { .. } | ToServer::Held { .. }, _))) => io::ErrorKind::InvalidData.into(),
             Ok(None) => io::Error::other("the keeper is gone"),

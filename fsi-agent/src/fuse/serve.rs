@@ -21,7 +21,9 @@ use super::report::{FanOut, NoReports, Reports};
 use super::session::{self, SessionError};
 use super::state::{State, StateError, Word};
 use crate::control::service;
-use crate::keeper::message::{self, ToServer};
+use crate::keeper;
+use crate::keeper::message::{self, DESCRIPTORS, ToServer};
+use crate::keeper::node::client::Place;
 use crate::reports::{self, MountInfo};
 use crate::rules::replay::line::{self, LineError};
 use crate::sys::caller;
@@ -74,14 +76,34 @@ pub enum ServeError {
 /// # Errors
 /// When it cannot, or the connection ends badly.
 pub fn run() -> Result<(), ServeError> {
-    let socket = socket()?;
+    serve_from(socket()?, None, &mut || {})
+}
+
+/// Serves a mount that the keeper of the node hands over; says when it does.
+///
+/// # Errors
+/// When it cannot, or the connection ends badly.
+pub fn run_kept(socket: OwnedFd, place: Place, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
+    serve_from(socket, Some(place), ready)
+}
+
+fn serve_from(socket: OwnedFd, place: Option<Place>, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
     rustix::thread::set_name(c"fsi-server").ok();
     end_with_a_panic();
     raise_limits();
     caller::leave_groups().map_err(ServeError::Groups)?;
-    let (connection, parts) = take_over(socket)?;
+    let is_kept_by_node = place.is_some();
+    let (connection, parts) = take_over(socket, place)?;
     let (state, keeper, threads) = (Arc::clone(&parts.state), Arc::clone(&parts.keeper), parts.config.threads);
-    let served = serve(parts, &connection, &state, threads);
+    let control = is_kept_by_node.then(|| keeper::socket_path(parts.config.device()));
+    if is_kept_by_node {
+        state.word(Word::Servers).fetch_add(1, Ordering::Relaxed);
+    }
+    let served = serve(parts, &connection, &state, threads, ready);
+    if let (Ok(()), Some(control)) = (&served, control) {
+        // It may be gone with its directory.
+        std::fs::remove_file(control).ok();
+    }
     if let Err(error) = &served {
         // A keeper that is gone does not need the reason.
         keeper.failed(&error.to_string()).ok();
@@ -105,7 +127,13 @@ fn end_with_a_panic() {
 /// How the names of threads begin that answer requests.
 const ANSWERING: [&str; 3] = ["main", "fuser", "fsi-hold"];
 
-fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> Result<(), ServeError> {
+fn serve(
+    parts: Parts,
+    connection: &OwnedFd,
+    state: &State,
+    threads: usize,
+    ready: &mut dyn FnMut(),
+) -> Result<(), ServeError> {
     let keeper = Arc::clone(&parts.keeper);
     let Built { fs, control, told } = build(parts, connection)?;
     // A service that cannot be had is no reason to leave the mount without a server; `fsi ctl` says that nobody answers.
@@ -120,6 +148,7 @@ fn serve(parts: Parts, connection: &OwnedFd, state: &State, threads: usize) -> R
         fs.device().speaks_by(notifier);
         // Without a keeper the mount is served all the same.
         keeper.ready().ok();
+        ready();
     })?;
     if let Some(control) = control {
         control.stop();
@@ -281,15 +310,14 @@ fn socket() -> Result<OwnedFd, ServeError> {
     Ok(socket)
 }
 
-fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
+fn take_over(socket: OwnedFd, place: Option<Place>) -> Result<(OwnedFd, Parts), ServeError> {
     let (count, descriptors) = match receive(&socket)? {
         (ToServer::Start { held }, descriptors) => (held, descriptors),
         (ToServer::Held { .. } | ToServer::UpgradeRefused { .. }, _) => {
             return Err(ServeError::Unexpected("something before the start"));
         }
     };
-    let Ok([connection, source, state, undo, memory, faults, control, config]) = <[OwnedFd; 8]>::try_from(descriptors)
-    else {
+    let Ok(descriptors) = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors) else {
         return Err(ServeError::Unexpected("a start without its descriptors"));
     };
     let mut held = Vec::with_capacity(count);
@@ -304,10 +332,22 @@ fn take_over(socket: OwnedFd) -> Result<(OwnedFd, Parts), ServeError> {
             }
         }
     }
+    let copies = place.is_some().then(|| copies_of(&descriptors)).transpose().map_err(ServeError::TakeOver)?;
+    let [connection, source, state, undo, memory, faults, control, config] = descriptors;
     let state = State::open(state.as_fd())?;
     let config = read_config(config).map_err(ServeError::TakeOver)?;
-    let keeper = Arc::new(KeeperLink::new(socket, held));
+    let keeper = match place.zip(copies) {
+        Some((place, copies)) => {
+            KeeperLink::of_node(socket, held, copies, place, config.deadline).map_err(ServeError::TakeOver)?
+        }
+        None => Arc::new(KeeperLink::new(socket, held)),
+    };
     Ok((connection, Parts { source, state, undo, memory, faults, control, config, keeper }))
+}
+
+fn copies_of(descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<[OwnedFd; DESCRIPTORS]> {
+    let copies: Vec<_> = descriptors.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+    copies.try_into().map_err(|_wrong: Vec<_>| io::ErrorKind::InvalidData.into())
 }
 
 fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {

@@ -16,6 +16,9 @@ const PROTOCOL: u32 = 2;
 /// Longest sentence in a message; with its quotes it stays below what a packet holds.
 const MAX_SENTENCE: usize = 4096;
 
+/// Descriptors that come with [`ToServer::Start`].
+pub const DESCRIPTORS: usize = 8;
+
 /// From the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToServer {

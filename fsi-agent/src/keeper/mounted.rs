@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::KeeperError;
-use super::message::{self, ToServer};
+use super::message::{self, DESCRIPTORS, ToServer};
 use crate::fuse::config::MountConfig;
 use crate::fuse::fake::Memory;
 use crate::fuse::fault_log;
@@ -103,9 +103,9 @@ impl Mounted {
         self.state.word(Word::Progress).load(Ordering::Relaxed)
     }
 
-    /// Hands everything to a new server.
-    pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let descriptors = [
+    /// In the order of [`ToServer::Start`].
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
+        [
             &self.connection,
             &self.source,
             &self.state_file,
@@ -115,8 +115,12 @@ impl Mounted {
             &self.control,
             &self.written_config,
         ]
-        .map(|file| file.as_fd());
-        message::send(socket, &ToServer::Start { held: self.held.len() }, &descriptors)?;
+        .map(|file| file.as_fd())
+    }
+
+    /// Hands everything to a new server.
+    pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        message::send(socket, &ToServer::Start { held: self.held.len() }, &self.descriptors())?;
         let held: Vec<_> = self.held.iter().collect();
         for chunk in held.chunks(MAX_CARRIED) {
             let nodes = chunk.iter().map(|(node, _)| **node).collect();
@@ -128,9 +132,7 @@ impl Mounted {
 
     /// Whether the connection ended: everything was unmounted, or it was aborted.
     pub(super) fn ended(&self) -> bool {
-        let mut polled = [PollFd::new(&self.connection, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+        has_ended(self.connection.as_fd())
     }
 
     pub(super) fn abort(&self) -> io::Result<()> {
@@ -142,6 +144,13 @@ impl Mounted {
         // It may be gone with its directory.
         fs::remove_file(&self.socket).ok();
     }
+}
+
+/// Whether nothing comes over a connection any more.
+pub(super) fn has_ended(connection: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&connection, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// Takes the mount away from every place where it is.

@@ -1,0 +1,210 @@
+//! The keeper of a node: servers of many mounts may be killed, and the keeper as well, and whoever uses a mount sees a pause.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use fsi_tests::eventually::eventually;
+use fsi_tests::fsi::{fsi, output, succeed, text};
+use fsi_tests::mount::{is_mounted, scratch};
+use fsi_tests::need::{Need, has};
+use fsi_tests::stop::Stop;
+use rustix::mount::{UnmountFlags, unmount};
+use tempfile::TempDir;
+
+/// A node with a keeper and, one after the other, servers of a mount.
+struct Node {
+    directory: TempDir,
+    keeper: Child,
+}
+
+impl Node {
+    fn start() -> Self {
+        let directory = scratch();
+        for name in ["source", "target"] {
+            fs::create_dir(directory.path().join(name)).expect("a directory");
+        }
+        let keeper = start_keeper(&directory);
+        Self { directory, keeper }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A server that serves; `options` are further ones.
+    fn serve(&self, options: &[&str]) -> Child {
+        let mut server = self.server(options).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().expect("a pipe")).read_line(&mut line).expect("it is text");
+        assert_eq!(line, "ready\n");
+        server
+    }
+
+    fn server(&self, options: &[&str]) -> Command {
+        let mut command = fsi(["mount", "--id", "volume", "--keeper"]);
+        command.env("FSI_RUN_DIR", self.path("run")).arg(self.path("keeper.sock")).args(options);
+        command.arg(self.path("source")).arg(self.path("target"));
+        command
+    }
+
+    fn kill_keeper(&mut self) {
+        self.keeper.kill().expect("it runs");
+        self.keeper.wait().expect("it ends");
+    }
+
+    fn restart_keeper(&mut self) {
+        self.kill_keeper();
+        self.keeper = start_keeper(&self.directory);
+    }
+
+    fn kept(&self) -> String {
+        let mut list = fsi(["keeper", "--list", "--socket"]);
+        text(&succeed(list.arg(self.path("keeper.sock"))).stdout)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // What a failed test left.
+        while is_mounted(&self.path("target")) && unmount(self.path("target"), UnmountFlags::DETACH).is_ok() {}
+        self.keeper.kill().ok();
+        self.keeper.wait().ok();
+    }
+}
+
+fn start_keeper(directory: &TempDir) -> Child {
+    let socket = directory.path().join("keeper.sock");
+    let log = File::options().append(true).create(true).open(directory.path().join("log")).expect("a file");
+    let child = fsi(["keeper", "--socket"]).arg(&socket).stderr(log).spawn().expect("the keeper starts");
+    eventually("the keeper listens", || output(fsi(["keeper", "--list", "--socket"]).arg(&socket)).status.success());
+    child
+}
+
+fn kill(mut server: Child) {
+    server.kill().expect("it runs");
+    server.wait().expect("it ends");
+}
+
+fn end(node: &Node, mut server: Child) {
+    unmount(node.path("target"), UnmountFlags::empty()).expect("nobody uses it");
+    assert!(server.wait().expect("it ends").success());
+    eventually("it is forgotten", || node.kept().is_empty());
+}
+
+#[test]
+fn servers_and_the_keeper_are_killed_and_users_see_a_pause() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mut node = Node::start();
+    let first = node.serve(&[]);
+    let stop = Stop::default();
+    let (named, unnamed) = (node.path("target/named"), node.path("target/unnamed"));
+    let last = thread::scope(|scope| {
+        let mut server = first;
+        let said = stop.at_end();
+        let user = scope.spawn(|| {
+            let open = |path| OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("it opens");
+            let files = [open(&named), open(&unnamed)];
+            // Only whoever has it open still knows of it.
+            fs::remove_file(&unnamed).expect("it was there");
+            let mut rounds = 0_u64;
+            while !stop.is_said() {
+                for file in &files {
+                    file.write_all_at(&rounds.to_le_bytes(), rounds * 8).expect("it is written");
+                }
+                rounds += 1;
+            }
+            for file in &files {
+                for round in 0..rounds {
+                    let mut bytes = [0; 8];
+                    file.read_exact_at(&mut bytes, round * 8).expect("it is read");
+                    assert_eq!(u64::from_le_bytes(bytes), round);
+                }
+            }
+            rounds
+        });
+        eventually("the nameless file is held", || node.kept().contains("1 held"));
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(1100));
+            kill(server);
+            assert!(node.kept().contains("no server for"), "{}", node.kept());
+            server = node.serve(&[]);
+            node.restart_keeper();
+            eventually("the next keeper has everything", || node.kept() == "volume\tserved\t1 held\n");
+        }
+        drop(said);
+        assert!(user.join().expect("it goes well") > 0);
+        server
+    });
+    assert!(!node.path("source/unnamed").exists());
+    end(&node, last);
+    let sockets = fs::read_dir(node.path("run/mounts")).expect("a directory").count();
+    assert_eq!(sockets, 0, "control sockets");
+}
+
+#[test]
+fn without_a_server_in_time_users_are_let_go_and_the_bare_directory_never_shows() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let node = Node::start();
+    fs::write(node.path("source/file"), "x").expect("a file");
+    let server = node.serve(&["--deadline", "1s"]);
+    let file = File::open(node.path("target/file")).expect("it opens");
+    kill(server);
+    eventually("it is let go", || node.kept().is_empty());
+    let told = file.metadata().expect_err("nobody serves it");
+    assert_eq!(told.kind(), ErrorKind::NotConnected);
+    assert_eq!(fs::read_dir(node.path("target")).expect_err("nobody serves it").kind(), ErrorKind::NotConnected);
+    assert!(is_mounted(&node.path("target")));
+    let refusal = output(&mut node.server(&[]));
+    assert!(text(&refusal.stderr).contains("is an fsi mount already"), "{}", text(&refusal.stderr));
+    unmount(node.path("target"), UnmountFlags::DETACH).expect("it is there");
+    end(&node, node.serve(&[]));
+}
+
+#[test]
+fn a_server_that_comes_back_has_what_the_next_keeper_lacks() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mut node = Node::start();
+    let server = node.serve(&[]);
+    node.kill_keeper();
+    // Served all the same, and nobody can take over meanwhile.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(node.path("target/file"));
+    let file = file.expect("it opens");
+    fs::remove_file(node.path("target/file")).expect("it is there");
+    let refusal = output(&mut node.server(&[]));
+    assert!(text(&refusal.stderr).contains("the node's keeper at"), "{}", text(&refusal.stderr));
+    node.keeper = start_keeper(&node.directory);
+    eventually("it is kept again", || node.kept() == "volume\tserved\t1 held\n");
+    kill(server);
+    let server = node.serve(&[]);
+    file.write_all_at(b"x", 0).expect("it is written");
+    drop(file);
+    eventually("nothing is held", || node.kept() == "volume\tserved\t0 held\n");
+    end(&node, server);
+}
+
+#[test]
+fn what_is_kept_has_one_server_and_a_node_one_keeper() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let node = Node::start();
+    let server = node.serve(&[]);
+    let second = output(&mut node.server(&[]));
+    assert_eq!(text(&second.stderr).trim(), "fsi: the node's keeper says: `volume` has a server");
+    let another = output(fsi(["keeper", "--socket"]).arg(node.path("keeper.sock")));
+    assert!(text(&another.stderr).contains("another keeper listens there"), "{}", text(&another.stderr));
+    end(&node, server);
+}
