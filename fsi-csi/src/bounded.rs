@@ -1,7 +1,7 @@
 //! Work that may hang, with a bound on how long anybody waits for it.
 //!
 //! A call into a mount that does not answer cannot be taken back; what can be is the waiting. The thread stays until the kernel lets it
-//! go, and holds what it was given: a volume's guard, or its place in [`Probes`].
+//! go, and keeps what it was given: a volume's guard, or its place in [`Probes`].
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,19 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::CallError;
-use crate::locks::Guard;
 
-/// Does blocking work on a thread of its own; after `limit` nobody waits any more, and the work goes on under its guard.
+/// Does blocking work on a thread of its own; after `limit` nobody waits any more, and the work goes on and keeps what it holds.
 ///
 /// # Errors
 /// Those of the work, or that it is late.
 pub async fn work<T: Send + 'static>(
     what: &'static str,
     limit: Duration,
-    guard: Guard,
+    held: impl Send + 'static,
     work: impl FnOnce() -> Result<T, CallError> + Send + 'static,
 ) -> Result<T, CallError> {
     let task = tokio::task::spawn_blocking(move || {
-        let _until_done = guard;
+        let _until_done = held;
         work()
     });
     match tokio::time::timeout(limit, task).await {

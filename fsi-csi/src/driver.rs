@@ -19,6 +19,23 @@ pub enum Reach {
     Everywhere,
 }
 
+/// Whose namespace a ConfigMap is in. Who writes an inline volume may write what the provisioner would, so that only what the kubelet
+/// says of the pod counts there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    OfTheClaim,
+    OfThePod,
+}
+
+impl Namespace {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::OfTheClaim => "csi.storage.k8s.io/pvc/namespace",
+            Self::OfThePod => "csi.storage.k8s.io/pod.namespace",
+        }
+    }
+}
+
 /// A driver on a node.
 #[derive(Clone, Debug)]
 pub struct NodeDriver {
@@ -53,10 +70,10 @@ impl NodeDriver {
         &self,
         parameters: &Parameters,
         context: &HashMap<String, String>,
+        whose: Namespace,
     ) -> Result<Option<String>, CallError> {
         let Some(name) = &parameters.rules_config_map else { return Ok(None) };
-        let namespaces = ["csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pod.namespace"];
-        let namespace = namespaces.iter().find_map(|key| context.get(*key)).map(String::as_str);
+        let namespace = context.get(whose.key()).map(String::as_str);
         Ok(Some(self.kubernetes.rules(namespace, name).await?))
     }
 }

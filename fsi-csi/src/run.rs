@@ -1,5 +1,6 @@
 //! The services put together, and served until SIGTERM or Ctrl-C. What is mounted stays mounted: the next one takes over.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +35,8 @@ use super::{ControllerOptions, NodeOptions, Options, Role};
 
 pub(super) fn main(options: Options) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_seen = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_seen).with_writer(std::io::stderr).init();
     // TLS to the API takes a choice; a library may have made it already.
     rustls::crypto::ring::default_provider().install_default().ok();
     let done = tokio::runtime::Runtime::new().context("start").and_then(|runtime| {

@@ -6,11 +6,13 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fsi_agent::control::client::{Client, ClientError};
 use fsi_agent::sys::mount::{Device, Mount};
+use rustix::process::WaitOptions;
 use thiserror::Error;
 
 use crate::durable;
@@ -59,13 +61,15 @@ pub struct Seen {
 pub struct Servers {
     program: PathBuf,
     run_dir: PathBuf,
+    /// Read while somebody waits for a child, written while the children of others are reaped.
+    children: Arc<RwLock<()>>,
 }
 
 impl Servers {
     /// Those that are started by `program`, with sockets and files in `run_dir`.
     #[must_use]
-    pub const fn new(program: PathBuf, run_dir: PathBuf) -> Self {
-        Self { program, run_dir }
+    pub fn new(program: PathBuf, run_dir: PathBuf) -> Self {
+        Self { program, run_dir, children: Arc::default() }
     }
 
     /// Has a server show `source` at `place` under these rules; returns when it answers.
@@ -89,6 +93,7 @@ impl Servers {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let failed = |error| ServerError::Program { program: self.program.clone(), error };
+        let _is_ours = self.children.read().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().map_err(failed)?;
         let Some(status) = wait(&mut child, STARTS_WITHIN).map_err(failed)? else {
             child.kill().map_err(failed)?;
@@ -137,6 +142,13 @@ impl Servers {
         for file in [self.rules_file(&mount.point), self.log_file(&mount.point)] {
             // They may have been forgotten before.
             fs::remove_file(file).ok();
+        }
+    }
+
+    /// Takes note of keepers that ended. The first process of a container inherits them, and they would stay as zombies.
+    pub fn reap(&self) {
+        if let Ok(_nobody_waits) = self.children.try_write() {
+            while let Ok(Some(_ended)) = rustix::process::wait(WaitOptions::NOHANG) {}
         }
     }
 

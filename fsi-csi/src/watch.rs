@@ -68,6 +68,7 @@ pub async fn watch(driver: Arc<NodeDriver>) {
         tokio::time::sleep(PERIOD).await;
         let looking = Arc::clone(&driver);
         let look = tokio::task::spawn_blocking(move || {
+            looking.mounting.servers.reap();
             let deaths = seen.look(&looking);
             (seen, deaths)
         });

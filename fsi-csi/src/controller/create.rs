@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::driver::NodeDriver;
+use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
 use crate::parameters::{self, Parameters};
 use crate::pool::{Lifetime, Range, Wish};
@@ -33,7 +33,7 @@ pub(super) async fn create(
     let guard = driver.locks.hold(id.as_str())?;
     // Nobody deletes what is being copied.
     let source_guard = clone_of.as_ref().map(|of| driver.locks.hold(of.as_str())).transpose()?;
-    let config_map = driver.config_map(&read, &request.parameters).await?;
+    let config_map = driver.config_map(&read, &request.parameters, Namespace::OfTheClaim).await?;
     read.document(config_map.as_deref(), None)?;
     let wish = Wish {
         id: id.clone(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::access::{self, Access};
 use crate::bounded;
 use crate::controller::own_parameters;
-use crate::driver::NodeDriver;
+use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
 use crate::mounting::{Published, Wanted};
 use crate::mounts;
@@ -34,10 +34,11 @@ impl Asked {
         id: &str,
         access: Access,
         context: &HashMap<String, String>,
+        whose: Namespace,
     ) -> Result<Self, CallError> {
         let parameters = Parameters::read(context)?;
         parameters.source.served()?;
-        let config_map = driver.config_map(&parameters, context).await?;
+        let config_map = driver.config_map(&parameters, context, whose).await?;
         Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context) })
     }
 
@@ -60,7 +61,7 @@ pub(super) async fn stage(
     let stage = mounts::place(&request.staging_target_path, "staging target path")?;
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
-    let asked = Asked::read(driver, id, access, &request.volume_context).await?;
+    let asked = Asked::read(driver, id, access, &request.volume_context, Namespace::OfTheClaim).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
         mounting.stage(&asked.wanted(&mounting.pool)?, &stage)?;
@@ -84,8 +85,9 @@ pub(super) async fn publish(
         true => None,
         false => Some(mounts::place(&request.staging_target_path, "staging target path")?),
     };
+    let whose = if is_inline { Namespace::OfThePod } else { Namespace::OfTheClaim };
     let guard = driver.locks.hold(id)?;
-    let asked = Asked::read(driver, id, access, &request.volume_context).await?;
+    let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
     let mounting = driver.mounting.clone();
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
     let context = request.volume_context;
