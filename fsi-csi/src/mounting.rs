@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fsi_agent::sys::mount::Mount;
 
@@ -31,6 +31,8 @@ pub struct Mounting {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub volume: VolumeId,
+    /// Where its files are.
+    pub data: PathBuf,
     /// None: as it is, by a bind mount.
     pub rules: Option<String>,
     pub group: Option<u32>,
@@ -60,7 +62,7 @@ impl Mounting {
     pub fn publish(&self, wanted: &Wanted, stage: &Path, target: &Path, how: &Published) -> Result<(), CallError> {
         let id = &wanted.volume;
         let table = Table::read()?;
-        let is_staged = table.at(stage).is_some_and(|mount| self.shows(&table, mount, id));
+        let is_staged = table.at(stage).is_some_and(|mount| mounts::shows(&table, mount, &wanted.data));
         if !is_staged {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
         }
@@ -141,22 +143,6 @@ impl Mounting {
         Ok(())
     }
 
-    /// Where a volume is shown.
-    #[must_use]
-    pub fn places<'a>(&self, table: &'a Table, id: &VolumeId) -> Vec<&'a Mount> {
-        table.iter().filter(|mount| self.shows(table, mount, id)).collect()
-    }
-
-    /// Whether a mount shows that volume.
-    #[must_use]
-    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId) -> bool {
-        let data = self.pool.data(id);
-        match mounts::is_interposed(mount) {
-            true => Path::new(&mount.source) == data,
-            false => table.shown(&data).is_some_and(|shown| shown.has(mount)),
-        }
-    }
-
     /// The volume that an interposer shows.
     #[must_use]
     pub fn volume_of(&self, mount: &Mount) -> Option<VolumeId> {
@@ -167,15 +153,16 @@ impl Mounting {
     /// Whether a mount is one that we may take away.
     #[must_use]
     pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
-        mounts::is_interposed(mount) || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount))
+        let is_of_pool = || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount));
+        // The pool may be a mount of its own.
+        !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool())
     }
 
     fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
-        let data = self.pool.data(&wanted.volume);
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {
             let is_wanted =
-                mounts::is_interposed(mount) == wanted.rules.is_some() && self.shows(&table, mount, &wanted.volume);
+                mounts::is_interposed(mount) == wanted.rules.is_some() && mounts::shows(&table, mount, &wanted.data);
             match is_wanted.then(|| self.health(mount)) {
                 Some(Health::Well) => return self.give(wanted),
                 Some(Health::Silent) => {
@@ -187,8 +174,8 @@ impl Mounting {
         self.give(wanted)?;
         self.note(wanted, place, purpose)?;
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
-            None => mounts::bind(&data, place),
-            Some(rules) => Ok(self.servers.start(&data, place, rules)?),
+            None => mounts::bind(&wanted.data, place),
+            Some(rules) => Ok(self.servers.start(&wanted.data, place, rules)?),
         });
         shown.inspect_err(|_| match purpose {
             Purpose::Stage => {
@@ -202,7 +189,7 @@ impl Mounting {
     }
 
     fn give(&self, wanted: &Wanted) -> Result<(), CallError> {
-        wanted.group.map_or(Ok(()), |group| pool::give_to(&self.pool.data(&wanted.volume), group))
+        wanted.group.map_or(Ok(()), |group| pool::give_to(&wanted.data, group))
     }
 
     /// A bind mount is as well as the file system of the pool.

@@ -102,6 +102,21 @@ pub fn is_interposed(mount: &Mount) -> bool {
     mount.fstype == FSTYPE
 }
 
+/// Whether a mount shows a directory, as it is or through an interposer.
+#[must_use]
+pub fn shows(table: &Table, mount: &Mount, directory: &Path) -> bool {
+    match is_interposed(mount) {
+        true => Path::new(&mount.source) == directory,
+        false => table.shown(directory).is_some_and(|shown| shown.has(mount)),
+    }
+}
+
+/// Where a directory is shown.
+#[must_use]
+pub fn places<'a>(table: &'a Table, directory: &Path) -> Vec<&'a Mount> {
+    table.iter().filter(|mount| shows(table, mount, directory)).collect()
+}
+
 /// Shows a directory at a place.
 ///
 /// # Errors

@@ -122,6 +122,7 @@ impl Seen {
             }
             self.0.insert(place.clone(), now);
         }
+        driver.metrics.interposers(self.0.values().flatten().count());
         remove_orphans(driver, &table, &records)?;
         Ok(deaths)
     }

@@ -44,12 +44,13 @@ impl Asked {
 
     fn wanted(&self, pool: &Pool) -> Result<Wanted, CallError> {
         let bytes = pool.get(&self.volume)?.bytes;
-        self.sized(bytes)
+        self.sized(pool, bytes)
     }
 
-    fn sized(&self, bytes: Option<u64>) -> Result<Wanted, CallError> {
+    fn sized(&self, pool: &Pool, bytes: Option<u64>) -> Result<Wanted, CallError> {
+        let data = self.parameters.source.data(pool, &self.volume)?;
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
-        Ok(Wanted { volume: self.volume.clone(), rules, group: self.access.group, pod: self.pod.clone() })
+        Ok(Wanted { volume: self.volume.clone(), data, rules, group: self.access.group, pod: self.pod.clone() })
     }
 }
 
@@ -58,12 +59,12 @@ pub(super) async fn stage(
     request: NodeStageVolumeRequest,
 ) -> Result<NodeStageVolumeResponse, CallError> {
     let id = some_id(&request.volume_id)?;
-    let stage = mounts::place(&request.staging_target_path, "staging target path")?;
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, Namespace::OfTheClaim).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
+        let stage = mounts::place(&request.staging_target_path, "staging target path")?;
         mounting.stage(&asked.wanted(&mounting.pool)?, &stage)?;
         Ok(NodeStageVolumeResponse {})
     })
@@ -75,26 +76,24 @@ pub(super) async fn publish(
     request: NodePublishVolumeRequest,
 ) -> Result<NodePublishVolumeResponse, CallError> {
     let id = some_id(&request.volume_id)?;
-    let target = mounts::place(&request.target_path, "target path")?;
     let mut access = access::read(request.volume_capability.as_ref())?;
     if request.readonly {
         access.flags = access.flags.read_only();
     }
     let is_inline = request.volume_context.get("csi.storage.k8s.io/ephemeral").is_some_and(|value| value == "true");
-    let stage = match is_inline {
-        true => None,
-        false => Some(mounts::place(&request.staging_target_path, "staging target path")?),
-    };
     let whose = if is_inline { Namespace::OfThePod } else { Namespace::OfTheClaim };
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
     let mounting = driver.mounting.clone();
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
-    let context = request.volume_context;
     bounded::work("publishing the volume", LIMIT, guard, move || {
-        match stage {
-            Some(stage) => mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?,
-            None => mounting.publish_inline(&asked.sized(None)?, &inline(&asked, &context), &target, how.flags)?,
+        let target = mounts::place(&request.target_path, "target path")?;
+        if is_inline {
+            let wanted = asked.sized(&mounting.pool, None)?;
+            mounting.publish_inline(&wanted, &inline(&asked, &request.volume_context), &target, how.flags)?;
+        } else {
+            let stage = mounts::place(&request.staging_target_path, "staging target path")?;
+            mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?;
         }
         Ok(NodePublishVolumeResponse {})
     })

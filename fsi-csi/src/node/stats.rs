@@ -38,7 +38,10 @@ pub(super) async fn stats(
         let not_there = || CallError::NotThere { id: id.to_string(), place: request.volume_path.clone().into() };
         let place = mounts::place_if_there(&request.volume_path)?.ok_or_else(not_there)?;
         let table = Table::read()?;
-        let mount = table.at(&place).filter(|mount| mounting.shows(&table, mount, &id)).ok_or_else(not_there)?;
+        let mount = table
+            .at(&place)
+            .filter(|mount| mounts::shows(&table, mount, &mounting.pool.data(&id)))
+            .ok_or_else(not_there)?;
         Ok(look(&mounting.probes, &place, mounts::is_interposed(mount)))
     })
     .await

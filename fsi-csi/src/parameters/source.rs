@@ -1,6 +1,10 @@
 //! Where the data of a volume is.
 
+use std::path::PathBuf;
+
 use super::ParameterError;
+use crate::pool::Pool;
+use crate::volume_id::VolumeId;
 
 /// Where the data of a volume is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,14 @@ impl Source {
                 }
             },
         }
+    }
+
+    /// Where the files of a volume are on this node.
+    ///
+    /// # Errors
+    /// When this version does not have them.
+    pub fn data(&self, pool: &Pool, id: &VolumeId) -> Result<PathBuf, ParameterError> {
+        self.served().map(|()| pool.data(id))
     }
 
     /// That this version has the data.
