@@ -122,7 +122,7 @@ impl PoolController {
 
     async fn capacity(&self, request: &GetCapacityRequest) -> Result<GetCapacityResponse, CallError> {
         let can_be = access::read_all(&request.volume_capabilities).is_ok() || request.volume_capabilities.is_empty();
-        let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.served().is_ok());
+        let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.for_claims().is_ok());
         let is_here = self.0.is_in(request.accessible_topology.as_slice());
         let available = match can_be && is_right && is_here {
             true => {

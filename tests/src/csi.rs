@@ -396,7 +396,7 @@ fn spawn(directory: &Path, setup: &Setup) -> Child {
     }
     command.arg("--metrics").arg(format!("127.0.0.1:{metrics}"));
     match kubeconfig {
-        Some(access) => command.env("KUBECONFIG", access),
+        Some(access) => command.envs([("POD_NAMESPACE", "fsi"), ("POD_NAME", "driver")]).env("KUBECONFIG", access),
         None => command.arg("--no-kubernetes"),
     };
     command.args(["--node-id", "test-node"]).arg("--fsi").arg(server);

@@ -71,7 +71,7 @@ fn a_kill_between_any_two_steps_leaves_nothing_behind() {
 /// `fsi`, which takes its time.
 fn slow_server(directory: &Path) -> PathBuf {
     let script = directory.join("slow-fsi");
-    fs::write(&script, format!("#!/bin/sh\nsleep 0.4\nexec {} \"$@\"\n", binary().display())).expect("a file");
+    fs::write(&script, format!("#!/bin/sh\nsleep 0.8\nexec {} \"$@\"\n", binary().display())).expect("a file");
     fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("a program");
     script
 }
@@ -85,7 +85,7 @@ fn a_kill_in_the_middle_of_a_stage_leaves_nothing_behind() {
     let mut driver = Driver::with_server(slow_server(directory.path()));
     let volume = driver.create("v", FLAKY).expect("made");
     let mut orphans = 0.0;
-    for after in [0, 100, 380, 400, 410, 420, 440] {
+    for after in [0, 100, 200, 790, 810, 830] {
         thread::scope(|scope| {
             let staging = scope.spawn(|| driver.stage(&volume));
             thread::sleep(Duration::from_millis(after));
@@ -96,7 +96,7 @@ fn a_kill_in_the_middle_of_a_stage_leaves_nothing_behind() {
         driver.kill_and_restart();
         driver.unstage("v").expect("unstaged");
         // What was still on its way comes to its end, and is taken away.
-        thread::sleep(Duration::from_millis(600));
+        thread::sleep(Duration::from_millis(1000));
         eventually("no mount is left", || driver.mounts().is_empty());
         orphans += driver.metric("fsi_csi_orphans_removed_total");
     }

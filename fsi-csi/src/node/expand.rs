@@ -27,8 +27,8 @@ pub(super) async fn expand(
     let mounting = driver.mounting.clone();
     bounded::work("expanding the volume", LIMIT, guard, move || {
         let before = mounting.pool.get(&id)?.bytes;
-        let not_there = || CallError::NotThere { id: id.to_string(), place: request.volume_path.clone().into() };
-        let place = mounts::place_if_there(&request.volume_path)?.ok_or_else(not_there)?;
+        let place = mounts::place_to_empty(&request.volume_path)?;
+        let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
         let table = Table::read()?;
         table
             .at(&place)

@@ -1,15 +1,17 @@
 //! Volumes shown at their stage, and to pods.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use crate::access::{self, Access};
 use crate::bounded;
 use crate::controller::own_parameters;
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
+use crate::holder::{Held, Holder, HolderError};
 use crate::mounting::{Published, Wanted};
 use crate::mounts;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Source};
 use crate::pool::{Lifetime, Pool, Range, Wish};
 use crate::proto::csi::{
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeStageVolumeRequest, NodeStageVolumeResponse,
@@ -37,20 +39,24 @@ impl Asked {
         whose: Namespace,
     ) -> Result<Self, CallError> {
         let parameters = Parameters::read(context)?;
-        parameters.source.served()?;
+        match whose {
+            Namespace::OfTheClaim => parameters.source.for_claims()?,
+            Namespace::OfThePod => parameters.source.for_pods()?,
+        }
         let config_map = driver.config_map(&parameters, context, whose).await?;
         Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context) })
     }
 
+    /// A volume of the pool.
     fn wanted(&self, pool: &Pool) -> Result<Wanted, CallError> {
         let bytes = pool.get(&self.volume)?.bytes;
-        self.sized(pool, bytes)
+        self.shown(pool.data(&self.volume), bytes, None)
     }
 
-    fn sized(&self, pool: &Pool, bytes: Option<u64>) -> Result<Wanted, CallError> {
-        let data = self.parameters.source.data(pool, &self.volume)?;
+    fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
-        Ok(Wanted { volume: self.volume.clone(), data, rules, group: self.access.group, pod: self.pod.clone() })
+        let (volume, group, pod) = (self.volume.clone(), self.access.group, self.pod.clone());
+        Ok(Wanted { volume, data, rules, group, pod, holder })
     }
 }
 
@@ -85,12 +91,22 @@ pub(super) async fn publish(
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
     let mounting = driver.mounting.clone();
+    let held = match &asked.parameters.source {
+        Source::Claim { name } => {
+            let pod = asked.pod.as_ref().ok_or(HolderError::NoPod)?;
+            Some(driver.holders.hold(&asked.volume, pod, name).await?)
+        }
+        Source::Directory | Source::Class { .. } => None,
+    };
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
     bounded::work("publishing the volume", LIMIT, guard, move || {
         let target = mounts::place(&request.target_path, "target path")?;
-        if is_inline {
-            let wanted = asked.sized(&mounting.pool, None)?;
-            mounting.publish_inline(&wanted, &inline(&asked, &request.volume_context), &target, how.flags)?;
+        if let Some(Held { holder, directory }) = held {
+            mounting.publish_inline(&asked.shown(directory, None, Some(holder))?, None, &target, how.flags)?;
+        } else if is_inline {
+            let wish = inline(&asked, &request.volume_context);
+            let wanted = asked.shown(mounting.pool.data(&asked.volume), None, None)?;
+            mounting.publish_inline(&wanted, Some(&wish), &target, how.flags)?;
         } else {
             let stage = mounts::place(&request.staging_target_path, "staging target path")?;
             mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?;

@@ -1,10 +1,6 @@
 //! Where the data of a volume is.
 
-use std::path::PathBuf;
-
 use super::ParameterError;
-use crate::pool::Pool;
-use crate::volume_id::VolumeId;
 
 /// Where the data of a volume is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,22 +38,24 @@ impl Source {
         }
     }
 
-    /// Where the files of a volume are on this node.
+    /// That a claim of ours can have it.
     ///
     /// # Errors
-    /// When this version does not have them.
-    pub fn data(&self, pool: &Pool, id: &VolumeId) -> Result<PathBuf, ParameterError> {
-        self.served().map(|()| pool.data(id))
+    /// When it cannot.
+    pub fn for_claims(&self) -> Result<(), ParameterError> {
+        match self {
+            Self::Claim { .. } => Err(ParameterError::OnlyInline),
+            Self::Directory | Self::Class { .. } => self.for_pods(),
+        }
     }
 
-    /// That this version has the data.
+    /// That a volume that is written in a pod can have it.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn served(&self) -> Result<(), ParameterError> {
+    /// When it cannot.
+    pub fn for_pods(&self) -> Result<(), ParameterError> {
         match self {
-            Self::Directory => Ok(()),
-            Self::Claim { .. } => Err(ParameterError::NotServed("pvc".to_owned())),
+            Self::Directory | Self::Claim { .. } => Ok(()),
             Self::Class { name } => Err(ParameterError::NotServed(format!("storageClass:{name}"))),
         }
     }

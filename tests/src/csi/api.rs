@@ -15,6 +15,7 @@ use tempfile::TempDir;
 struct Content {
     objects: HashMap<String, Value>,
     events: Vec<Value>,
+    status_of_pods: Value,
 }
 
 /// A running one; it serves until the test ends.
@@ -60,8 +61,25 @@ impl Api {
         let data: HashMap<_, _> = data.iter().copied().collect();
         let metadata = json!({ "namespace": namespace, "name": name });
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data });
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-        self.lock().objects.insert(path, map);
+        self.put(namespace, "configmaps", name, map);
+    }
+
+    /// Has any object from now on: `pods` and so on.
+    pub fn put(&self, namespace: &str, kind: &str, name: &str, object: Value) {
+        self.lock().objects.insert(format!("/api/v1/namespaces/{namespace}/{kind}/{name}"), object);
+    }
+
+    /// How pods are that are made from now on.
+    pub fn set_status_of_pods(&self, status: Value) {
+        self.lock().status_of_pods = status;
+    }
+
+    /// The objects of a kind in a namespace.
+    #[must_use]
+    pub fn objects(&self, namespace: &str, kind: &str) -> Vec<Value> {
+        let prefix = format!("/api/v1/namespaces/{namespace}/{kind}/");
+        let content = self.lock();
+        content.objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, object)| object.clone()).collect()
     }
 
     /// The events that were sent.
@@ -99,12 +117,25 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = path.split('?').next().unwrap_or_default();
     let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
-    let (status, answer) = match (method, content.objects.get(path)) {
-        ("GET", Some(object)) => (200, object.clone()),
+    let (status, answer) = match (method, content.objects.get(path).cloned()) {
+        ("GET", Some(object)) => (200, object),
+        ("DELETE", Some(object)) => {
+            content.objects.remove(path);
+            (200, object)
+        }
         ("POST", _) if path.ends_with("/events") => {
             let event: Value = serde_json::from_slice(&body).unwrap_or_default();
             content.events.push(event.clone());
             (201, event)
+        }
+        // A kubelet would start it; this one is at once what the test says.
+        ("POST", _) if path.ends_with("/pods") => {
+            let mut pod: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            pod["metadata"]["uid"] = format!("uid-of-{name}").into();
+            pod["status"] = content.status_of_pods.clone();
+            content.objects.insert(format!("{path}/{name}"), pod.clone());
+            (201, pod)
         }
         _ => {
             let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
