@@ -3,10 +3,11 @@
 pub mod api;
 pub mod controller;
 pub mod requests;
+mod setup;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use self::api::Api;
 use self::requests::{capability, map, mounts_below};
-use crate::collector::free_port;
+use self::setup::Setup;
 use crate::eventually::eventually;
 use crate::fsi;
 use crate::http;
@@ -44,25 +45,6 @@ pub struct Driver {
     runtime: Runtime,
     channel: Channel,
     setup: Setup,
-}
-
-/// How it is started, each time.
-#[derive(Debug)]
-struct Setup {
-    /// The port of its pages.
-    metrics: u16,
-    /// Runs it as its last arguments.
-    wrapper: Vec<String>,
-    /// The program that it runs as `fsi`.
-    server: PathBuf,
-    /// The access to the API; none: there is no Kubernetes.
-    kubeconfig: Option<PathBuf>,
-}
-
-impl Setup {
-    fn new() -> Self {
-        Self { metrics: free_port(), wrapper: Vec::new(), server: fsi::binary().clone(), kubeconfig: None }
-    }
 }
 
 impl Driver {
@@ -94,7 +76,7 @@ impl Driver {
     fn with(setup: Setup) -> Self {
         let directory = scratch();
         fs::create_dir(directory.path().join("kubelet")).expect("a directory");
-        let child = spawn(directory.path(), &setup);
+        let child = setup.spawn(directory.path());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let channel = channel(&runtime, directory.path());
         let driver = Self { directory, child, runtime, channel, setup };
@@ -117,7 +99,7 @@ impl Driver {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it is ours");
-        self.child = spawn(self.directory.path(), &self.setup);
+        self.child = self.setup.spawn(self.directory.path());
         // The old one finds out with its next call that it leads nowhere.
         self.channel = channel(&self.runtime, self.directory.path());
         self.wait();
@@ -375,31 +357,4 @@ fn socket(directory: &Path) -> PathBuf {
 
 fn plain(path: &Path) -> String {
     path.to_str().expect("a plain path").to_owned()
-}
-
-fn spawn(directory: &Path, setup: &Setup) -> Child {
-    let Setup { metrics, wrapper, server, kubeconfig } = setup;
-    let log = fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
-    let mut command = match wrapper.split_first() {
-        None => fsi::wrapped(binary()),
-        Some((program, arguments)) => {
-            let mut command = fsi::wrapped(program);
-            command.args(arguments).arg(binary());
-            command
-        }
-    };
-    command.arg("node").arg("--endpoint").arg(format!("unix://{}", socket(directory).display()));
-    for (option, place) in
-        [("--kubelet-dir", "kubelet"), ("--pool", "pool"), ("--registration-dir", "registry"), ("--run-dir", "run")]
-    {
-        command.arg(option).arg(directory.join(place));
-    }
-    command.arg("--metrics").arg(format!("127.0.0.1:{metrics}"));
-    match kubeconfig {
-        Some(access) => command.envs([("POD_NAMESPACE", "fsi"), ("POD_NAME", "driver")]).env("KUBECONFIG", access),
-        None => command.arg("--no-kubernetes"),
-    };
-    command.args(["--node-id", "test-node"]).arg("--fsi").arg(server);
-    command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(log);
-    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
