@@ -46,6 +46,16 @@ pub(crate) const JAEGER: GoTool = GoTool {
     costs: "6 to 10 minutes, 85 MB, after 260 MB of sources",
 };
 
+/// csi-sanity, the tests of the Container Storage Interface.
+pub(crate) const CSI_SANITY: GoTool = GoTool {
+    name: "csi-sanity",
+    version: "5.4.0",
+    inputs: &["go.mod", "go.sum"],
+    package: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
+    label: "csi-sanity",
+    costs: "half a minute, 16 MB",
+};
+
 impl GoTool {
     /// Where it is, or would be.
     pub(crate) fn program(&self, workspace: &Workspace) -> PathBuf {
