@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use fsi_agent::selection::quantity;
 
 mod run;
 
@@ -19,7 +21,7 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Identity, controller and node services of one node, and its registration with the kubelet
-    Node(NodeOptions),
+    Node(Box<NodeOptions>),
     /// Identity and controller services without a pool, beside an external-resizer
     Controller(ControllerOptions),
     /// Do nothing until told to end: what a pod does that holds a claim
@@ -50,6 +52,12 @@ struct NodeOptions {
     /// The program that serves interposed volumes
     #[arg(long, value_name = "FILE", default_value = "/usr/bin/fsi")]
     fsi: PathBuf,
+    /// The keeper of this node (`fsi keeper`); without it each mount has a keeper of its own, which ends with this container
+    #[arg(long, value_name = "SOCKET")]
+    keeper: Option<PathBuf>,
+    /// How long the keeper waits for another server before it lets the users of a mount go (ENOTCONN)
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = quantity::duration)]
+    deadline: Duration,
     /// Sockets of mounts, and what is mounted; emptied when the node starts
     #[arg(long, value_name = "DIR", default_value = "/run/fsi")]
     run_dir: PathBuf,

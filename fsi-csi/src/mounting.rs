@@ -181,6 +181,18 @@ impl Mounting {
         !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool() || is_noted())
     }
 
+    /// Looks after the servers of everything that is interposed since before us.
+    ///
+    /// # Errors
+    /// When what was noted cannot be read.
+    pub fn adopt(&self) -> Result<(), CallError> {
+        let records = self.records.all()?;
+        for record in records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish) {
+            self.servers.adopt(&record.data, &record.place);
+        }
+        Ok(())
+    }
+
     fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {

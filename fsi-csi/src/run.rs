@@ -43,7 +43,7 @@ pub(super) fn main(options: Options) -> ExitCode {
     let done = tokio::runtime::Runtime::new().context("start").and_then(|runtime| {
         let done = runtime.block_on(async {
             match options.command {
-                Role::Node(options) => node(options).await,
+                Role::Node(options) => node(*options).await,
                 Role::Controller(options) => controller(options).await,
                 Role::Hold => {
                     over()?.await;
@@ -87,7 +87,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         reach,
         mounting: Mounting {
             pool,
-            servers: Servers::new(options.fsi, options.run_dir.clone()),
+            servers: Servers::new(options.fsi, options.run_dir.clone()).kept_by(options.keeper, options.deadline),
             records: Records::new(&options.run_dir),
             probes: Probes::default(),
         },
@@ -96,6 +96,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         holders,
         metrics,
     });
+    driver.mounting.adopt()?;
     let services = || {
         Server::builder()
             .add_service(IdentityServer::new(identity.clone()))

@@ -1,6 +1,9 @@
 //! Interposers: how one is started, given other rules, looked at, and how one sees that it is over. Nothing else knows how a server runs.
 //!
-//! One is started by `fsi mount`, which returns when the mount answers and leaves a keeper and a server that outlive us.
+//! Without a keeper of the node one is started by `fsi mount`, which returns when the mount answers and leaves a keeper and a server that
+//! outlive us. With one, servers are children of ours: see [`kept`].
+
+mod kept;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,6 +18,7 @@ use fsi_agent::sys::mount::{Device, Mount};
 use rustix::process::WaitOptions;
 use thiserror::Error;
 
+use self::kept::{Kept, Recipe};
 use crate::durable;
 use crate::volume_id;
 
@@ -61,6 +65,7 @@ pub struct Seen {
 pub struct Servers {
     program: PathBuf,
     run_dir: PathBuf,
+    kept: Option<Kept>,
     /// Read while somebody waits for a child, written while the children of others are reaped.
     children: Arc<RwLock<()>>,
 }
@@ -69,7 +74,32 @@ impl Servers {
     /// Those that are started by `program`, with sockets and files in `run_dir`.
     #[must_use]
     pub fn new(program: PathBuf, run_dir: PathBuf) -> Self {
-        Self { program, run_dir, children: Arc::default() }
+        Self { program, run_dir, kept: None, children: Arc::default() }
+    }
+
+    /// With the keeper of the node, which keeps a mount without a server for so long.
+    #[must_use]
+    pub fn kept_by(self, keeper: Option<PathBuf>, deadline: Duration) -> Self {
+        Self { kept: keeper.map(|socket| Kept::new(socket, deadline)), ..self }
+    }
+
+    /// Looks after a server that was started before us.
+    pub fn adopt(&self, source: &Path, place: &Path) {
+        if let Some(kept) = &self.kept {
+            kept.adopt(self.recipe(source, place));
+        }
+    }
+
+    fn recipe(&self, source: &Path, place: &Path) -> Recipe {
+        Recipe {
+            program: self.program.clone(),
+            run_dir: self.run_dir.clone(),
+            id: place.display().to_string(),
+            source: source.to_owned(),
+            place: place.to_owned(),
+            rules: self.rules_file(place),
+            log: self.log_file(place),
+        }
     }
 
     /// Has a server show `source` at `place` under these rules; returns when it answers.
@@ -79,6 +109,9 @@ impl Servers {
     pub fn start(&self, source: &Path, place: &Path, rules: &str) -> Result<(), ServerError> {
         let rules_file = self.rules_file(place);
         write(&rules_file, rules)?;
+        if let Some(kept) = &self.kept {
+            return kept.start(self.recipe(source, place));
+        }
         let mut command = Command::new(&self.program);
         command
             .arg("mount")
@@ -147,6 +180,10 @@ impl Servers {
 
     /// Takes note of keepers that ended. The first process of a container inherits them, and they would stay as zombies.
     pub fn reap(&self) {
+        if self.kept.is_some() {
+            // There are none, and each server has somebody who waits for it.
+            return;
+        }
         if let Ok(_nobody_waits) = self.children.try_write() {
             while let Ok(Some(_ended)) = rustix::process::wait(WaitOptions::NOHANG) {}
         }

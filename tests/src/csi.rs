@@ -33,6 +33,7 @@ use crate::eventually::eventually;
 use crate::fsi;
 use crate::http;
 use crate::mount::scratch;
+use crate::node_keeper::NodeKeeper;
 
 /// The longest that a call may take.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -71,6 +72,12 @@ impl Driver {
     #[must_use]
     pub fn in_cluster(api: &Api) -> Self {
         Self::with(Setup { kubeconfig: Some(api.kubeconfig()), ..Setup::new() })
+    }
+
+    /// One whose servers are kept by the keeper of the node.
+    #[must_use]
+    pub fn kept_by(keeper: &NodeKeeper) -> Self {
+        Self::with(Setup { keeper: Some(keeper.socket().to_owned()), ..Setup::new() })
     }
 
     fn with(setup: Setup) -> Self {

@@ -22,6 +22,7 @@ pub mod loaded;
 pub mod mapped;
 pub mod mount;
 pub mod need;
+pub mod node_keeper;
 pub mod observe;
 pub mod posix;
 pub mod postgres;

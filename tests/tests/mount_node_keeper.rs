@@ -11,9 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use fsi_tests::eventually::eventually;
-use fsi_tests::fsi::{fsi, output, succeed, text};
+use fsi_tests::fsi::{fsi, output, text};
 use fsi_tests::mount::{is_mounted, scratch};
 use fsi_tests::need::{Need, has};
+use fsi_tests::node_keeper::NodeKeeper;
 use fsi_tests::stop::Stop;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 /// A node with a keeper and, one after the other, servers of a mount.
 struct Node {
     directory: TempDir,
-    keeper: Child,
+    keeper: NodeKeeper,
 }
 
 impl Node {
@@ -30,7 +31,7 @@ impl Node {
         for name in ["source", "target"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
         }
-        let keeper = start_keeper(&directory);
+        let keeper = NodeKeeper::start(directory.path());
         Self { directory, keeper }
     }
 
@@ -49,24 +50,13 @@ impl Node {
 
     fn server(&self, options: &[&str]) -> Command {
         let mut command = fsi(["mount", "--id", "volume", "--keeper"]);
-        command.env("FSI_RUN_DIR", self.path("run")).arg(self.path("keeper.sock")).args(options);
+        command.env("FSI_RUN_DIR", self.path("run")).arg(self.keeper.socket()).args(options);
         command.arg(self.path("source")).arg(self.path("target"));
         command
     }
 
-    fn kill_keeper(&mut self) {
-        self.keeper.kill().expect("it runs");
-        self.keeper.wait().expect("it ends");
-    }
-
-    fn restart_keeper(&mut self) {
-        self.kill_keeper();
-        self.keeper = start_keeper(&self.directory);
-    }
-
     fn kept(&self) -> String {
-        let mut list = fsi(["keeper", "--list", "--socket"]);
-        text(&succeed(list.arg(self.path("keeper.sock"))).stdout)
+        self.keeper.kept()
     }
 }
 
@@ -74,17 +64,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         // What a failed test left.
         while is_mounted(&self.path("target")) && unmount(self.path("target"), UnmountFlags::DETACH).is_ok() {}
-        self.keeper.kill().ok();
-        self.keeper.wait().ok();
     }
-}
-
-fn start_keeper(directory: &TempDir) -> Child {
-    let socket = directory.path().join("keeper.sock");
-    let log = File::options().append(true).create(true).open(directory.path().join("log")).expect("a file");
-    let child = fsi(["keeper", "--socket"]).arg(&socket).stderr(log).spawn().expect("the keeper starts");
-    eventually("the keeper listens", || output(fsi(["keeper", "--list", "--socket"]).arg(&socket)).status.success());
-    child
 }
 
 fn kill(mut server: Child) {
@@ -137,7 +117,8 @@ fn servers_and_the_keeper_are_killed_and_users_see_a_pause() {
             kill(server);
             assert!(node.kept().contains("no server for"), "{}", node.kept());
             server = node.serve(&[]);
-            node.restart_keeper();
+            node.keeper.kill();
+            node.keeper.start_again();
             eventually("the next keeper has everything", || node.kept() == "volume\tserved\t1 held\n");
         }
         drop(said);
@@ -178,14 +159,14 @@ fn a_server_that_comes_back_has_what_the_next_keeper_lacks() {
     }
     let mut node = Node::start();
     let server = node.serve(&[]);
-    node.kill_keeper();
+    node.keeper.kill();
     // Served all the same, and nobody can take over meanwhile.
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(node.path("target/file"));
     let file = file.expect("it opens");
     fs::remove_file(node.path("target/file")).expect("it is there");
     let refusal = output(&mut node.server(&[]));
     assert!(text(&refusal.stderr).contains("the node's keeper at"), "{}", text(&refusal.stderr));
-    node.keeper = start_keeper(&node.directory);
+    node.keeper.start_again();
     eventually("it is kept again", || node.kept() == "volume\tserved\t1 held\n");
     kill(server);
     let server = node.serve(&[]);
@@ -204,7 +185,7 @@ fn what_is_kept_has_one_server_and_a_node_one_keeper() {
     let server = node.serve(&[]);
     let second = output(&mut node.server(&[]));
     assert_eq!(text(&second.stderr).trim(), "fsi: the node's keeper says: `volume` has a server");
-    let another = output(fsi(["keeper", "--socket"]).arg(node.path("keeper.sock")));
+    let another = output(fsi(["keeper", "--socket"]).arg(node.keeper.socket()));
     assert!(text(&another.stderr).contains("another keeper listens there"), "{}", text(&another.stderr));
     end(&node, server);
 }

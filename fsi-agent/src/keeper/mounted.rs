@@ -85,7 +85,9 @@ impl Mounted {
         let ours = mount::at(&mounts, &self.config.target).filter(|mount| mount.fstype == mount::FSTYPE);
         let device = ours.ok_or_else(|| KeeperError::Mounts(ErrorKind::NotFound.into()))?.device;
         (self.config.device_major, self.config.device_minor) = (device.major, device.minor);
-        self.config.keeper_pid = std::process::id();
+        if self.config.keeper_pid == 0 {
+            self.config.keeper_pid = std::process::id();
+        }
         self.config.rules_text.clear();
         let text = serde_json::to_vec(&self.config).map_err(|error| KeeperError::Memory(error.into()))?;
         let written = self.written_config.try_clone().map_err(KeeperError::Memory)?;

@@ -133,7 +133,7 @@ async fn attend(socket: AsyncFd<OwnedFd>, volumes: Volumes) {
         return;
     };
     let granted = match hello {
-        Hello::List => return answer(&socket, &list(&volumes)),
+        Hello::List { id } => return answer(&socket, &list(&volumes, id.as_deref())),
         Hello::New { id, layout, deadline } => {
             enter(&volumes, &id, Volume::new(layout, deadline, descriptors), false).map(|()| id)
         }
@@ -165,10 +165,12 @@ fn answer(socket: &AsyncFd<OwnedFd>, answer: &Answer) {
     message::send(socket.get_ref().as_fd(), answer, &[]).ok();
 }
 
-fn list(volumes: &Volumes) -> Answer {
+fn list(volumes: &Volumes, only: Option<&str>) -> Answer {
     let volumes = locked(volumes);
+    let is_asked_for = |id: &str| only.is_none_or(|only| only == id);
     let mut all: Vec<_> = volumes
         .iter()
+        .filter(|(id, volume)| is_asked_for(id) && !volume.ended())
         .map(|(id, volume)| Kept { id: id.clone(), waits: volume.waits(), held: volume.held() })
         .collect();
     all.sort_by(|one, other| one.id.cmp(&other.id));

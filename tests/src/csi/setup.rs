@@ -19,16 +19,24 @@ pub(super) struct Setup {
     pub(super) server: PathBuf,
     /// The access to the API; none: there is no Kubernetes.
     pub(super) kubeconfig: Option<PathBuf>,
+    /// The socket of the node's keeper.
+    pub(super) keeper: Option<PathBuf>,
 }
 
 impl Setup {
     pub(super) fn new() -> Self {
-        Self { metrics: free_port(), wrapper: Vec::new(), server: fsi::binary().clone(), kubeconfig: None }
+        Self {
+            metrics: free_port(),
+            wrapper: Vec::new(),
+            server: fsi::binary().clone(),
+            kubeconfig: None,
+            keeper: None,
+        }
     }
 
     /// A driver with these folders.
     pub(super) fn spawn(&self, directory: &Path) -> Child {
-        let Self { metrics, wrapper, server, kubeconfig } = self;
+        let Self { metrics, wrapper, server, kubeconfig, keeper } = self;
         let log = File::options().create(true).append(true).open(directory.join("log")).expect("a log");
         let mut command = match wrapper.split_first() {
             None => fsi::wrapped(binary()),
@@ -50,6 +58,9 @@ impl Setup {
             None => command.arg("--no-kubernetes"),
         };
         command.args(["--node-id", "test-node"]).arg("--fsi").arg(server);
+        if let Some(keeper) = keeper {
+            command.arg("--keeper").arg(keeper);
+        }
         command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }

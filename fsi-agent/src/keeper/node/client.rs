@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::super::mounted::{self, Mounted};
 use super::super::{KeeperError, message};
-use super::protocol::{Answer, Hello};
+use super::protocol::{Answer, Hello, Kept};
 use crate::fuse::config::MountConfig;
 use crate::sys::fd::Wait;
 use crate::sys::mount::Unmount;
@@ -59,9 +59,26 @@ pub(crate) fn greet(socket: BorrowedFd<'_>, hello: &Hello, descriptors: &[Borrow
 /// # Errors
 /// When it does not answer.
 pub fn list(path: &Path) -> Result<Answer, ClientError> {
+    said(path, None)
+}
+
+/// What a keeper says of one mount; nothing when it has none of that name.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask(path: &Path, id: &str) -> Result<Option<Kept>, ClientError> {
+    match said(path, Some(id.to_owned()))? {
+        Answer::Volumes { volumes, more: _ } => Ok(volumes.into_iter().next()),
+        Answer::Granted | Answer::Unknown | Answer::Refused { .. } => {
+            Err(ClientError::Keeper { path: path.to_owned(), source: io::ErrorKind::InvalidData.into() })
+        }
+    }
+}
+
+fn said(path: &Path, id: Option<String>) -> Result<Answer, ClientError> {
     let failed = |source| ClientError::Keeper { path: path.to_owned(), source };
     let socket = connect(path).map_err(failed)?;
-    greet(socket.as_fd(), &Hello::List, &[]).map_err(failed)
+    greet(socket.as_fd(), &Hello::List { id }, &[]).map_err(failed)
 }
 
 /// A mount that is kept and has no server: the socket on which it comes. Nothing when there is no such mount.
@@ -84,10 +101,12 @@ pub fn take(place: &Place) -> Result<Option<OwnedFd>, ClientError> {
 ///
 /// # Errors
 /// When it cannot be mounted or kept.
-pub fn mount(place: &Place, config: MountConfig) -> Result<OwnedFd, ClientError> {
+pub fn mount(place: &Place, mut config: MountConfig) -> Result<OwnedFd, ClientError> {
     let failed = |source| ClientError::Keeper { path: place.socket.clone(), source };
     let socket = connect(&place.socket).map_err(failed)?;
     let deadline = config.deadline;
+    let peer = rustix::net::sockopt::socket_peercred(&socket).map_err(|error| failed(error.into()))?;
+    config.keeper_pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default();
     let mounted = Mounted::new(config)?;
     let hello = Hello::New { id: place.id.clone(), layout: message::layout(), deadline };
     let answer = greet(socket.as_fd(), &hello, &mounted.descriptors()).map_err(failed);

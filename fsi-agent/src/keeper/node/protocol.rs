@@ -18,8 +18,8 @@ pub enum Hello {
     Back { id: String, layout: String, deadline: Duration },
     /// Let me serve that one.
     Take { id: String, layout: String },
-    /// What is kept?
-    List,
+    /// What is kept: everything, or that one.
+    List { id: Option<String> },
 }
 
 /// From the keeper.

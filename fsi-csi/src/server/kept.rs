@@ -1,0 +1,194 @@
+//! Servers under the keeper of the node: each is a child of ours that serves, and is started again when it ends before its mount.
+//!
+//! What a server needs to go on where another one was is with the keeper, so that whatever ends us, and all our children with us, is a pause
+//! for the pods: the next one of us finds the same servers missing and starts them.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use fsi_agent::keeper::node::client;
+
+use super::ServerError;
+
+/// The time that a server gets to answer.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
+/// How long after a failure a server is started again, at first and at most.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often one looks whether a server that is not ours is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// What a server says when it serves.
+const READY: &str = "ready";
+
+/// The keeper of the node, and whom we look after.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) socket: PathBuf,
+    /// How long a mount is kept without a server.
+    pub(super) deadline: Duration,
+    places: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+/// How one server is started.
+#[derive(Clone, Debug)]
+pub(super) struct Recipe {
+    pub(super) program: PathBuf,
+    pub(super) run_dir: PathBuf,
+    pub(super) id: String,
+    pub(super) source: PathBuf,
+    pub(super) place: PathBuf,
+    pub(super) rules: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+/// How a mount is, as the keeper has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Served,
+    Waits,
+    /// It is over, or was given up.
+    Unknown,
+    /// The keeper does not answer.
+    Away,
+}
+
+impl Kept {
+    pub(super) fn new(socket: PathBuf, deadline: Duration) -> Self {
+        Self { socket, deadline, places: Arc::default() }
+    }
+
+    /// Has a server show what the recipe says; returns when it answers. From then on it is looked after.
+    pub(super) fn start(&self, recipe: Recipe) -> Result<(), ServerError> {
+        let child = self.spawn(&recipe)?;
+        self.look_after(recipe, Some(child));
+        Ok(())
+    }
+
+    /// Looks after a mount that was there before us, whoever serves it.
+    pub(super) fn adopt(&self, recipe: Recipe) {
+        self.look_after(recipe, None);
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_after(&self, recipe: Recipe, child: Option<Child>) {
+        if !self.places().insert(recipe.place.clone()) && child.is_none() {
+            return;
+        }
+        let (kept, place) = (self.clone(), recipe.place.clone());
+        let looking = thread::Builder::new().name("fsi-server".to_owned()).spawn(move || {
+            kept.keep_up(&recipe, child);
+            kept.places().remove(&recipe.place);
+        });
+        if let Err(error) = looking {
+            tracing::error!(%error, place = %place.display(), "nobody starts another server when this one ends");
+            self.places().remove(&place);
+        }
+    }
+
+    /// Has a server there until the mount is over.
+    fn keep_up(&self, recipe: &Recipe, mut child: Option<Child>) {
+        let mut pause = PAUSE;
+        loop {
+            if let Some(mut child) = child.take() {
+                match child.wait() {
+                    Ok(status) if status.success() => return,
+                    Ok(status) => tracing::warn!(place = %recipe.place.display(), %status, "a server ended"),
+                    Err(error) => {
+                        tracing::error!(place = %recipe.place.display(), %error, "a server cannot be waited for")
+                    }
+                }
+            }
+            match self.state(&recipe.id) {
+                State::Unknown => return,
+                State::Served | State::Away => thread::sleep(LOOK_EVERY),
+                State::Waits => match self.spawn(recipe) {
+                    Ok(next) => (child, pause) = (Some(next), PAUSE),
+                    Err(error) => {
+                        tracing::error!(place = %recipe.place.display(), %error, "no server takes over; it is tried again");
+                        thread::sleep(pause);
+                        pause = LONGEST_PAUSE.min(pause * 2);
+                    }
+                },
+            }
+        }
+    }
+
+    fn state(&self, id: &str) -> State {
+        match client::ask(&self.socket, id) {
+            Ok(Some(kept)) if kept.waits.is_some() => State::Waits,
+            Ok(Some(_served)) => State::Served,
+            Ok(None) => State::Unknown,
+            Err(_away) => State::Away,
+        }
+    }
+
+    /// A server that answers.
+    fn spawn(&self, recipe: &Recipe) -> Result<Child, ServerError> {
+        let Recipe { program, run_dir, id, source, place, rules, log } = recipe;
+        let failed = |error| ServerError::Program { program: program.clone(), error };
+        let mut command = Command::new(program);
+        command.arg("mount").arg("--keeper").arg(&self.socket).arg("--id").arg(id);
+        command.arg("--deadline").arg(format!("{}ms", self.deadline.as_millis()));
+        command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let said = listen(&mut child, log).map_err(failed)?;
+        match said.recv_timeout(STARTS_WITHIN) {
+            Ok(Said::Ready) => Ok(child),
+            Ok(Said::Ended(sentence)) => {
+                let status = child.wait().map_err(failed)?;
+                Err(ServerError::Refused(if sentence.is_empty() { status.to_string() } else { sentence }))
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                child.kill().map_err(failed)?;
+                child.wait().map_err(failed)?;
+                Err(ServerError::Late)
+            }
+        }
+    }
+}
+
+enum Said {
+    Ready,
+    /// With its last words.
+    Ended(String),
+}
+
+/// Waits for the word of a server on one thread, and copies what it says to its log on another.
+fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
+    let (say, said) = sync_channel(2);
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let mut log = File::options().append(true).create(true).open(log)?;
+    let ends = say.clone();
+    thread::Builder::new().name("fsi-server-log".to_owned()).spawn(move || {
+        let mut last = String::new();
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // A log that takes nothing more holds up nobody.
+            writeln!(log, "{line}").ok();
+            if let Some(sentence) = line.strip_prefix("fsi: ") {
+                sentence.clone_into(&mut last);
+            }
+        }
+        // Nobody listens any more once it was ready.
+        ends.try_send(Said::Ended(last)).ok();
+    })?;
+    thread::Builder::new().name("fsi-server-ready".to_owned()).spawn(move || {
+        let mut line = String::new();
+        if BufReader::new(stdout).read_line(&mut line).is_ok() && line.trim() == READY {
+            say.try_send(Said::Ready).ok();
+        }
+    })?;
+    Ok(said)
+}

@@ -1,0 +1,131 @@
+//! The CSI driver with the keeper of the node: whatever ends the driver ends its servers as well, as a container's end does, and pods see a
+//! pause.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fsi_tests::csi::Driver;
+use fsi_tests::csi::requests::{FLAKY, errno_of_write};
+use fsi_tests::eventually::eventually;
+use fsi_tests::mount::scratch;
+use fsi_tests::need::{Need, has};
+use fsi_tests::node_keeper::NodeKeeper;
+use fsi_tests::stop::Stop;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A rule that concerns every write and fails none of them.
+const SLOW: &[(&str, &str)] =
+    &[("rules", "version: 1\nrules: [ { name: slow, match: { ops: [write] }, do: { delay: 1ms } } ]")];
+
+fn server(driver: &Driver, id: &str) -> Pid {
+    let [server, _keeper] = driver.server_and_keeper(&driver.stage_of(id));
+    server
+}
+
+/// What the end of a container does to all that is in it.
+fn end_container(driver: &mut Driver, server: Pid) {
+    driver.kill_now();
+    kill_process(server, Signal::KILL).expect("it runs");
+}
+
+#[test]
+fn the_end_of_the_driver_with_its_servers_is_a_pause() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let mut keeper = NodeKeeper::start(directory.path());
+    let mut driver = Driver::kept_by(&keeper);
+    let volume = driver.create("v", SLOW).expect("made");
+    let target = driver.up(&volume, "pod");
+    let stop = Stop::default();
+    let rounds = thread::scope(|scope| {
+        let said = stop.at_end();
+        let pod = scope.spawn(|| write_until(&stop, &target));
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(1200));
+            let before = server(&driver, "v");
+            end_container(&mut driver, before);
+            driver.kill_and_restart();
+            eventually("another server serves", || keeper.kept().contains("\tserved\t"));
+            assert_ne!(server(&driver, "v"), before);
+            keeper.kill();
+            keeper.start_again();
+            eventually("the next keeper has it", || keeper.kept().contains("\tserved\t"));
+        }
+        drop(said);
+        pod.join().expect("it goes well")
+    });
+    assert!(rounds > 0);
+    assert_eq!(driver.mounts().len(), 2, "{:?}", driver.mounts());
+    driver.down("v", &target);
+    eventually("nothing is kept", || keeper.kept().is_empty());
+    driver.delete("v").expect("deleted");
+    driver.nothing_left();
+}
+
+/// A pod that writes and reads back, and takes no error for an answer.
+fn write_until(stop: &Stop, target: &Path) -> u64 {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(target.join("log"));
+    let file = file.expect("it opens");
+    let mut rounds = 0_u64;
+    while !stop.is_said() {
+        file.write_all_at(&rounds.to_le_bytes(), rounds * 8).expect("it is written");
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, rounds * 8).expect("it is read");
+        assert_eq!(u64::from_le_bytes(bytes), rounds);
+        rounds += 1;
+    }
+    rounds
+}
+
+#[test]
+fn a_server_alone_is_replaced_within_a_second() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let keeper = NodeKeeper::start(directory.path());
+    let driver = Driver::kept_by(&keeper);
+    let volume = driver.create("v", FLAKY).expect("made");
+    let target = driver.up(&volume, "pod");
+    eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    driver.kill_server("v");
+    let begin = Instant::now();
+    assert_eq!(errno_of_write(&target), Some(rustix::io::Errno::IO.raw_os_error()), "another one serves");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let replaced = || driver.metric("fsi_csi_server_deaths_total{outcome=\"replaced\"}");
+    eventually("the death is counted", || replaced() > 0.0);
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
+#[test]
+fn when_keeper_and_server_are_gone_files_say_so_and_the_volume_can_be_had_again() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let mut keeper = NodeKeeper::start(directory.path());
+    let driver = Driver::kept_by(&keeper);
+    let volume = driver.create("v", SLOW).expect("made");
+    let target = driver.up(&volume, "pod");
+    eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    keeper.kill();
+    driver.kill_server("v");
+    eventually("the files say so", || {
+        fs::read_dir(&target).is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected)
+    });
+    keeper.start_again();
+    eventually("it is told", || driver.metric("fsi_csi_server_deaths_total{outcome=\"aborted\"}") > 0.0);
+    driver.down("v", &target);
+    let target = driver.up(&volume, "pod");
+    assert_eq!(errno_of_write(&target), None);
+    driver.down("v", &target);
+    driver.nothing_left();
+}
