@@ -32,7 +32,7 @@ pub use self::manifest::name;
 /// Why a claim is not at hand.
 #[derive(Debug, Error)]
 pub enum HolderError {
-    #[error("source `pvc`: there is no Kubernetes here to ask for claim `{0}`")]
+    #[error("there is no Kubernetes here to ask for claim `{0}`")]
     NoKubernetes(String),
     #[error("source `pvc`: the kubelet does not tell the pod; the CSIDriver needs `podInfoOnMount: true`")]
     NoPod,
@@ -40,14 +40,16 @@ pub enum HolderError {
         "source `storageClass:NAME`: the claim is not known; run the external-provisioner with --extra-create-metadata"
     )]
     NoOwner,
-    #[error("source `pvc`: there is no claim `{namespace}/{claim}`")]
+    #[error("there is no claim `{namespace}/{claim}` to wrap")]
     NoClaim { namespace: String, claim: String },
-    #[error("source `pvc`: claim `{namespace}/{claim}` has volumeMode Block; only Filesystem is served")]
+    #[error("claim `{namespace}/{claim}` has volumeMode Block; only Filesystem is served")]
     Block { namespace: String, claim: String },
     #[error("claim `{namespace}/{claim}` is not at hand on this node: pod `{holder}`, which holds it, {why}")]
     Waits { namespace: String, claim: String, holder: String, why: String },
-    #[error("source `pvc`: which image a holder has is not known: {0}")]
+    #[error("which image the holder of a claim has is not known: {0}")]
     NoImage(String),
+    #[error("make an object for the API: {0}")]
+    Object(#[from] serde_json::Error),
     #[error("the API, asked to {what}: {error}")]
     Api { what: &'static str, error: Box<kube::Error> },
     #[error("the API did not {what} within {ANSWERS_WITHIN:?}")]
@@ -60,7 +62,7 @@ impl HolderError {
     pub const fn is_the_users(&self) -> bool {
         match self {
             Self::NoKubernetes(_) | Self::NoPod | Self::NoOwner | Self::NoClaim { .. } | Self::Block { .. } => true,
-            Self::Waits { .. } | Self::NoImage(_) | Self::Api { .. } | Self::Late { .. } => false,
+            Self::Waits { .. } | Self::NoImage(_) | Self::Object(_) | Self::Api { .. } | Self::Late { .. } => false,
         }
     }
 }
@@ -200,8 +202,7 @@ impl Holders {
         let container =
             own.spec.and_then(|spec| spec.containers.into_iter().find(|container| container.image.is_some()));
         let image = container.ok_or_else(|| HolderError::NoImage(format!("pod {namespace}/{name} has none")))?;
-        let pod = manifest::pod(&self.node, id, owner, claim, &image)
-            .map_err(|error| HolderError::NoImage(error.to_string()))?;
+        let pod = manifest::pod(&self.node, id, owner, claim, &image)?;
         match answered("make the holder", pods.create(&PostParams::default(), &pod)).await {
             // Another call was faster.
             Err(HolderError::Api { error, .. }) if is_code(&error, 409) => Ok(()),

@@ -163,7 +163,7 @@ fn a_claim_that_cannot_be_wrapped_is_refused_with_the_reason() {
         assert_eq!(status.code(), code, "{status:?}");
         status.message().to_owned()
     };
-    assert_eq!(refused(Code::InvalidArgument), "source `pvc`: there is no claim `default/data`");
+    assert_eq!(refused(Code::InvalidArgument), "there is no claim `default/data` to wrap");
     drop(with_claim(&api, &driver, "nobody"));
     let elsewhere = json!([{ "type": "PodScheduled", "status": "False", "message": "1 node(s) had volume node affinity conflict" }]);
     api.set_status_of_pods(json!({ "phase": "Pending", "conditions": elsewhere }));

@@ -50,8 +50,7 @@ impl Holders {
                 "accessModes": ["ReadWriteOnce"],
                 "resources": { "requests": { "storage": bytes.to_string() } },
             },
-        }));
-        let claim = claim.map_err(|error| HolderError::NoImage(error.to_string()))?;
+        }))?;
         let claims = Api::<PersistentVolumeClaim>::namespaced(client, &backing.namespace);
         match answered("make the claim behind", claims.create(&PostParams::default(), &claim)).await {
             Err(HolderError::Api { error, .. }) if is_code(&error, 409) => Ok(()),
