@@ -13,7 +13,7 @@ use crate::bounded;
 use crate::calls::answer;
 use crate::driver::NodeDriver;
 use crate::error::CallError;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Source};
 use crate::pool::Range;
 use crate::proto::csi::controller_server::Controller;
 use crate::proto::csi::controller_service_capability::rpc::Type as Rpc;
@@ -78,17 +78,26 @@ impl PoolController {
         let driver = &self.0;
         let guard = driver.locks.hold(id.as_str())?;
         let mounting = driver.mounting.clone();
-        bounded::work("deleting the volume", LIMIT, guard, move || {
+        let guard = Arc::new(guard);
+        let (pool, of) = (mounting.pool.clone(), id.clone());
+        let known = bounded::work("looking for the volume", LIMIT, Arc::clone(&guard), move || {
             let table = mounts::Table::read()?;
-            if mounting.pool.read(&id)?.is_some()
-                && let Some(mount) = mounts::places(&table, &mounting.pool.data(&id)).first()
-            {
-                return Err(CallError::InUse { id: id.to_string(), place: mount.point.clone() });
+            let known = pool.read(&of)?;
+            let place = match &known {
+                None => None,
+                Some(_) => mounting.in_use(&table, &of)?,
+            };
+            match place {
+                Some(place) => Err(CallError::InUse { id: of.to_string(), place }),
+                None => Ok(known),
             }
-            mounting.pool.delete(&id)?;
-            Ok(DeleteVolumeResponse {})
-        })
-        .await
+        });
+        if let Some(backing) = known.await?.and_then(|volume| volume.backing) {
+            driver.holders.withdraw(&backing).await?;
+        }
+        let pool = driver.mounting.pool.clone();
+        bounded::work("deleting the volume", LIMIT, guard, move || pool.delete(&id)).await?;
+        Ok(DeleteVolumeResponse {})
     }
 
     async fn validate(
@@ -124,7 +133,11 @@ impl PoolController {
         let can_be = access::read_all(&request.volume_capabilities).is_ok() || request.volume_capabilities.is_empty();
         let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.for_claims().is_ok());
         let is_here = self.0.is_in(request.accessible_topology.as_slice());
+        let is_elsewhere =
+            Parameters::read(&request.parameters).is_ok_and(|all| matches!(all.source, Source::Class { .. }));
         let available = match can_be && is_right && is_here {
+            // As much as the other class gives.
+            true if is_elsewhere => i64::MAX,
             true => {
                 let pool = self.0.mounting.pool.clone();
                 as_sent(bounded::work("asking how full the pool is", LIMIT, (), move || pool.room()).await?.available)

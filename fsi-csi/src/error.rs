@@ -32,6 +32,10 @@ pub enum CallError {
     NoCloneSource(String),
     #[error("a volume is cloned from a volume; snapshots are not taken by this driver")]
     NoSnapshots,
+    #[error("a volume of source `storageClass:NAME` is no clone; clone a claim of that class, and wrap it")]
+    NoClonesOfClaims,
+    #[error("a volume of source `storageClass:NAME` does not grow")]
+    NoGrowth,
     #[error("volume `{id}` exists already, with another {what}")]
     Other { id: String, what: &'static str },
     #[error("volume `{0}` is being deleted")]
@@ -97,6 +101,8 @@ impl CallError {
             | Self::Access(_)
             | Self::BadId(_)
             | Self::NoSnapshots
+            | Self::NoClonesOfClaims
+            | Self::NoGrowth
             | Self::ImpossibleRange { .. } => Code::InvalidArgument,
             Self::NoVolume(_) | Self::NoCloneSource(_) | Self::NotThere { .. } => Code::NotFound,
             Self::Other { .. } => Code::AlreadyExists,

@@ -3,6 +3,7 @@
 //! The holder does nothing. It mounts the claim with a `subPath`, which the kubelet makes a bind mount of its own for, whatever kind of volume
 //! is behind the claim. It belongs to the pod that asked for it, so that it goes with it even when nobody is left to remove it.
 
+pub mod backing;
 mod manifest;
 
 use std::path::PathBuf;
@@ -31,18 +32,24 @@ pub use self::manifest::name;
 /// Why a claim is not at hand.
 #[derive(Debug, Error)]
 pub enum HolderError {
-    #[error("source `pvc`: there is no Kubernetes here to ask for claim `{0}`")]
+    #[error("there is no Kubernetes here to ask for claim `{0}`")]
     NoKubernetes(String),
     #[error("source `pvc`: the kubelet does not tell the pod; the CSIDriver needs `podInfoOnMount: true`")]
     NoPod,
-    #[error("source `pvc`: there is no claim `{namespace}/{claim}`")]
+    #[error(
+        "source `storageClass:NAME`: the claim is not known; run the external-provisioner with --extra-create-metadata"
+    )]
+    NoOwner,
+    #[error("there is no claim `{namespace}/{claim}` to wrap")]
     NoClaim { namespace: String, claim: String },
-    #[error("source `pvc`: claim `{namespace}/{claim}` has volumeMode Block; only Filesystem is served")]
+    #[error("claim `{namespace}/{claim}` has volumeMode Block; only Filesystem is served")]
     Block { namespace: String, claim: String },
     #[error("claim `{namespace}/{claim}` is not at hand on this node: pod `{holder}`, which holds it, {why}")]
     Waits { namespace: String, claim: String, holder: String, why: String },
-    #[error("source `pvc`: which image a holder has is not known: {0}")]
+    #[error("which image the holder of a claim has is not known: {0}")]
     NoImage(String),
+    #[error("make an object for the API: {0}")]
+    Object(#[from] serde_json::Error),
     #[error("the API, asked to {what}: {error}")]
     Api { what: &'static str, error: Box<kube::Error> },
     #[error("the API did not {what} within {ANSWERS_WITHIN:?}")]
@@ -54,8 +61,8 @@ impl HolderError {
     #[must_use]
     pub const fn is_the_users(&self) -> bool {
         match self {
-            Self::NoKubernetes(_) | Self::NoPod | Self::NoClaim { .. } | Self::Block { .. } => true,
-            Self::Waits { .. } | Self::NoImage(_) | Self::Api { .. } | Self::Late { .. } => false,
+            Self::NoKubernetes(_) | Self::NoPod | Self::NoOwner | Self::NoClaim { .. } | Self::Block { .. } => true,
+            Self::Waits { .. } | Self::NoImage(_) | Self::Object(_) | Self::Api { .. } | Self::Late { .. } => false,
         }
     }
 }
@@ -65,6 +72,22 @@ impl HolderError {
 pub struct Holder {
     pub namespace: String,
     pub name: String,
+}
+
+/// What a holder, or a claim of ours, goes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl From<&Pod> for Owner {
+    fn from(pod: &Pod) -> Self {
+        let Pod { namespace, name, uid } = pod.clone();
+        Self { kind: "Pod", namespace, name, uid }
+    }
 }
 
 /// A claim at hand.
@@ -86,19 +109,19 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Has a claim held on this node, for a volume of that pod; returns when its files are at hand.
+    /// Has a claim of the owner's namespace held on this node; returns when its files are at hand.
     ///
     /// # Errors
     /// When they are not; it is asked for again.
-    pub async fn hold(&self, id: &VolumeId, pod: &Pod, claim: &str) -> Result<Held, CallError> {
+    pub async fn hold(&self, id: &VolumeId, owner: &Owner, claim: &str) -> Result<Held, CallError> {
         let client = self.kubernetes.client().ok_or_else(|| HolderError::NoKubernetes(claim.to_owned()))?;
-        let holder = Holder { namespace: pod.namespace.clone(), name: name(id) };
+        let holder = Holder { namespace: owner.namespace.clone(), name: name(id) };
         let volume_of = |found: PersistentVolumeClaim| found.spec.and_then(|spec| spec.volume_name);
-        self.claim(&client, pod, claim).await?;
-        let pods = Api::<PodObject>::namespaced(client.clone(), &pod.namespace);
+        self.claim(&client, &owner.namespace, claim).await?;
+        let pods = Api::<PodObject>::namespaced(client.clone(), &owner.namespace);
         let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
         let waits = |why: String| HolderError::Waits {
-            namespace: pod.namespace.clone(),
+            namespace: owner.namespace.clone(),
             claim: claim.to_owned(),
             holder: holder.name.clone(),
             why,
@@ -106,12 +129,12 @@ impl Holders {
         loop {
             let why = match answered("tell the holder", pods.get_opt(&holder.name)).await? {
                 None => {
-                    self.create(&client, &pods, id, pod, claim).await?;
+                    self.create(&client, &pods, id, owner, claim).await?;
                     "was made just now".to_owned()
                 }
                 Some(found) => match manifest::state(&found) {
                     manifest::State::Runs { uid } => {
-                        let volume = volume_of(self.claim(&client, pod, claim).await?).unwrap_or_default();
+                        let volume = volume_of(self.claim(&client, &owner.namespace, claim).await?).unwrap_or_default();
                         let directory = manifest::directory(&self.kubelet, &uid, &volume);
                         if Table::read()?.at(&directory).is_some() {
                             return Ok(Held { holder, directory });
@@ -141,9 +164,19 @@ impl Holders {
         }
     }
 
-    async fn claim(&self, client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolumeClaim, HolderError> {
-        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &pod.namespace);
-        let (namespace, claim) = (pod.namespace.clone(), claim.to_owned());
+    /// A claim as the owner of something.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn owner(&self, namespace: &str, claim: &str) -> Result<Owner, HolderError> {
+        let client = self.kubernetes.client().ok_or_else(|| HolderError::NoKubernetes(claim.to_owned()))?;
+        let uid = self.claim(&client, namespace, claim).await?.metadata.uid.unwrap_or_default();
+        Ok(Owner { kind: "PersistentVolumeClaim", namespace: namespace.to_owned(), name: claim.to_owned(), uid })
+    }
+
+    async fn claim(&self, client: &Client, namespace: &str, claim: &str) -> Result<PersistentVolumeClaim, HolderError> {
+        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
+        let (namespace, claim) = (namespace.to_owned(), claim.to_owned());
         let Some(found) = answered("tell the claim", claims.get_opt(&claim)).await? else {
             return Err(HolderError::NoClaim { namespace, claim });
         };
@@ -158,7 +191,7 @@ impl Holders {
         client: &Client,
         pods: &Api<PodObject>,
         id: &VolumeId,
-        pod: &Pod,
+        owner: &Owner,
         claim: &str,
     ) -> Result<(), HolderError> {
         let (namespace, name) = self.own.clone().ok_or_else(|| {
@@ -169,8 +202,7 @@ impl Holders {
         let container =
             own.spec.and_then(|spec| spec.containers.into_iter().find(|container| container.image.is_some()));
         let image = container.ok_or_else(|| HolderError::NoImage(format!("pod {namespace}/{name} has none")))?;
-        let pod = manifest::pod(&self.node, id, pod, claim, &image)
-            .map_err(|error| HolderError::NoImage(error.to_string()))?;
+        let pod = manifest::pod(&self.node, id, owner, claim, &image)?;
         match answered("make the holder", pods.create(&PostParams::default(), &pod)).await {
             // Another call was faster.
             Err(HolderError::Api { error, .. }) if is_code(&error, 409) => Ok(()),

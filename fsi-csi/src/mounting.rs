@@ -121,13 +121,15 @@ impl Mounting {
         shown
     }
 
-    /// Takes a volume away from its stage.
+    /// Takes a volume away from its stage. The holder that is not needed any more.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
-    pub fn unstage(&self, stage: &Path) -> Result<(), CallError> {
+    pub fn unstage(&self, stage: &Path) -> Result<Option<Holder>, CallError> {
+        let holder = self.records.get(stage)?.and_then(|record| record.holder);
         self.clear(stage)?;
-        self.records.remove(stage)
+        self.records.remove(stage)?;
+        Ok(holder)
     }
 
     /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is not needed any more.
@@ -162,6 +164,17 @@ impl Mounting {
             Some(record) => Ok(record.data),
             None => self.pool.get(id).map(|_| self.pool.data(id)),
         }
+    }
+
+    /// Where a volume is in use, if it is.
+    ///
+    /// # Errors
+    /// When what was noted cannot be read.
+    pub fn in_use(&self, table: &Table, id: &VolumeId) -> Result<Option<PathBuf>, CallError> {
+        let of_pool = mounts::places(table, &self.pool.data(id)).first().map(|mount| mount.point.clone());
+        let is_mounted = |record: &Record| record.volume == id.as_str() && table.at(&record.place).is_some();
+        let noted = self.records.all()?.into_iter().find(is_mounted).map(|record| record.place);
+        Ok(of_pool.or(noted))
     }
 
     /// The volume that an interposer shows.
@@ -238,7 +251,8 @@ impl Mounting {
             purpose,
             interposed: wanted.rules.is_some(),
             pod: wanted.pod.clone(),
-            holder: wanted.holder.clone(),
+            // What is behind the stage is held for the stage.
+            holder: wanted.holder.clone().filter(|_| purpose != Purpose::Publish),
         })
     }
 

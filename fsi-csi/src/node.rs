@@ -55,11 +55,13 @@ impl NodeService {
         }
         let guard = self.0.locks.hold(id)?;
         let mounting = self.0.mounting.clone();
-        bounded::work("unstaging the volume", LIMIT, guard, move || {
-            mounting.unstage(&mounts::place_to_empty(&request.staging_target_path)?)?;
-            Ok(NodeUnstageVolumeResponse {})
-        })
-        .await
+        let holder = bounded::work("unstaging the volume", LIMIT, guard, move || {
+            mounting.unstage(&mounts::place_to_empty(&request.staging_target_path)?)
+        });
+        if let Some(holder) = holder.await? {
+            self.0.holders.release(&holder).await;
+        }
+        Ok(NodeUnstageVolumeResponse {})
     }
 
     async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<NodeUnpublishVolumeResponse, CallError> {

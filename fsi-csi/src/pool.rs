@@ -137,7 +137,7 @@ impl Pool {
         }
         let bytes = wish.range.bytes()?;
         let room = self.room()?;
-        if let Some(required) = bytes.filter(|required| *required > room.available) {
+        if let Some(required) = bytes.filter(|required| wish.backing.is_none() && *required > room.available) {
             return Err(CallError::PoolFull { required, available: room.available });
         }
         let from = wish.clone_of.as_ref().map(|of| self.clone_source(of, bytes)).transpose()?;

@@ -163,7 +163,7 @@ fn a_claim_that_cannot_be_wrapped_is_refused_with_the_reason() {
         assert_eq!(status.code(), code, "{status:?}");
         status.message().to_owned()
     };
-    assert_eq!(refused(Code::InvalidArgument), "source `pvc`: there is no claim `default/data`");
+    assert_eq!(refused(Code::InvalidArgument), "there is no claim `default/data` to wrap");
     drop(with_claim(&api, &driver, "nobody"));
     let elsewhere = json!([{ "type": "PodScheduled", "status": "False", "message": "1 node(s) had volume node affinity conflict" }]);
     api.set_status_of_pods(json!({ "phase": "Pending", "conditions": elsewhere }));
@@ -202,5 +202,55 @@ fn a_claim_of_our_own_is_wrapped_too() {
     }
     rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
     driver.down("v", &of_claim);
+    driver.nothing_left();
+}
+
+#[test]
+fn a_class_wraps_claims_of_another_class() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let holder = fsi_csi::holder::name(&VolumeId::parse("v").expect("an id"));
+    drop(with_claim(&api, &driver, "nobody"));
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    let parameters = [
+        ("source", "storageClass:fast"),
+        ("faults", "write=EIO"),
+        ("csi.storage.k8s.io/pvc/name", "data"),
+        ("csi.storage.k8s.io/pvc/namespace", "default"),
+    ];
+    for _ in 0..2 {
+        driver.create("v", &parameters).expect("made");
+    }
+    let volume = driver.create("v", &parameters).expect("made");
+    let claims = || api.objects("default", "persistentvolumeclaims");
+    let behind = claims().into_iter().find(|claim| claim["metadata"]["name"] != "data").expect("one more claim");
+    assert_eq!(behind["spec"]["storageClassName"], "fast");
+    assert_eq!(behind["spec"]["resources"]["requests"]["storage"], (64 << 20).to_string());
+    assert_eq!(behind["metadata"]["ownerReferences"][0]["kind"], "PersistentVolumeClaim");
+
+    let name = format!("pv-of-{}", behind["metadata"]["name"].as_str().expect("a name"));
+    let place =
+        driver.path("kubelet/pods").join(format!("uid-of-{holder}")).join("volume-subpaths").join(name).join("hold/0");
+    fs::create_dir_all(&place).expect("a folder");
+    let backing = driver.path("backing");
+    fs::create_dir(&backing).expect("a folder");
+    rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+    let target = driver.up(&volume, "pod");
+    let second = driver.publish(&volume, "second").expect("published");
+    assert!(errno_of_write(&target).is_some());
+    assert!(backing.join("file").exists(), "the files are in the claim behind");
+    driver.unpublish("v", &second).expect("unpublished");
+    assert_eq!(api.objects("default", "pods").len(), 1, "held for the stage");
+    assert_eq!(driver.delete("v").expect_err("in use").code(), Code::FailedPrecondition);
+    driver.down("v", &target);
+    assert!(api.objects("default", "pods").is_empty(), "the holder is removed");
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+    for _ in 0..2 {
+        driver.delete("v").expect("deleted");
+    }
+    assert_eq!(claims().len(), 1, "the claim behind goes with the volume");
     driver.nothing_left();
 }

@@ -26,7 +26,7 @@ fn wrong_parameters_are_refused_with_a_sentence() {
     assert!(rules.starts_with("parameter `rules`: line 3, column "), "{rules}");
     assert!(refused(&[("fautls", "x")]).contains("known are: source, "));
     assert!(refused(&[("faultyIO", "on")]).contains("write `enabled` or `disabled`"));
-    assert!(refused(&[("source", "storageClass:fast")]).contains("not served by this version"));
+    assert!(refused(&[("source", "storageClass:fast")]).contains("--extra-create-metadata"));
     assert!(refused(&[("rulesConfigMap", "flaky")]).contains("no Kubernetes here"));
     let mut inline = driver.publish_request(&inline_volume("csi-1", &[("faults", "write")]), "pod");
     inline.staging_target_path.clear();

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
-use crate::parameters::{self, Parameters};
+use crate::holder::HolderError;
+use crate::holder::backing::Backing;
+use crate::parameters::{self, Parameters, Source};
 use crate::pool::{Lifetime, Range, Wish};
 use crate::proto::csi::volume_content_source::Type;
 use crate::proto::csi::{CreateVolumeRequest, CreateVolumeResponse, Volume, VolumeContentSource};
@@ -35,6 +37,13 @@ pub(super) async fn create(
     let source_guard = clone_of.as_ref().map(|of| driver.locks.hold(of.as_str())).transpose()?;
     let config_map = driver.config_map(&read, &request.parameters, Namespace::OfTheClaim).await?;
     read.document(config_map.as_deref(), None)?;
+    let backing = match &read.source {
+        Source::Class { .. } => Some(behind(&id, &request.parameters)?),
+        Source::Directory | Source::Claim { .. } => None,
+    };
+    if backing.is_some() && clone_of.is_some() {
+        return Err(CallError::NoClonesOfClaims);
+    }
     let wish = Wish {
         id: id.clone(),
         name: request.name,
@@ -42,6 +51,7 @@ pub(super) async fn create(
         parameters: own(&request.parameters),
         clone_of,
         lifetime: Lifetime::Claim,
+        backing: backing.clone(),
     };
     let pool = driver.mounting.pool.clone();
     let volume = bounded::work("making the volume", LIMIT, guard, move || {
@@ -49,6 +59,10 @@ pub(super) async fn create(
         pool.create(&wish)
     })
     .await?;
+    if let (Source::Class { name }, Some(backing)) = (&read.source, backing) {
+        let bytes = volume.bytes.ok_or(CallError::Missing("size"))?;
+        driver.holders.provide(&backing, name, bytes).await?;
+    }
     Ok(CreateVolumeResponse {
         volume: Some(Volume {
             capacity_bytes: volume.bytes.map_or(0, as_sent),
@@ -64,6 +78,12 @@ pub(super) async fn create(
 pub(crate) fn own(all: &HashMap<String, String>) -> BTreeMap<String, String> {
     let own = all.iter().filter(|(name, _)| parameters::NAMES.contains(&name.as_str()));
     own.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The claim of another class that is going to be behind a volume.
+fn behind(id: &VolumeId, context: &HashMap<String, String>) -> Result<Backing, CallError> {
+    let told = |key: &str| context.get(&format!("csi.storage.k8s.io/pvc/{key}")).ok_or(HolderError::NoOwner);
+    Ok(Backing::new(id, told("namespace")?, told("name")?))
 }
 
 fn clone_source(source: Option<&VolumeContentSource>) -> Result<Option<VolumeId>, CallError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod as PodObject};
 use serde_json::json;
 
-use crate::records::Pod;
+use super::Owner;
 use crate::volume_id::{self, VolumeId};
 
 /// The one container of a holder.
@@ -37,7 +37,7 @@ pub(super) fn directory(kubelet: &Path, uid: &str, volume: &str) -> PathBuf {
 pub(super) fn pod(
     node: &str,
     id: &VolumeId,
-    owner: &Pod,
+    owner: &Owner,
     claim: &str,
     like: &Container,
 ) -> Result<PodObject, serde_json::Error> {
@@ -67,7 +67,7 @@ pub(super) fn pod(
                 "fsi.dev/volume": id.as_str(),
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
             },
-            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": owner.name, "uid": owner.uid }],
+            "ownerReferences": [{ "apiVersion": "v1", "kind": owner.kind, "name": owner.name, "uid": owner.uid }],
         },
         "spec": {
             "affinity": {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_unprivileged_and_belongs_to_its_pod() {
-        let owner = Pod { namespace: "team".to_owned(), name: "app".to_owned(), uid: "u".to_owned() };
+        let owner = Owner { kind: "Pod", namespace: "team".to_owned(), name: "app".to_owned(), uid: "u".to_owned() };
         let like = Container { image: Some("fsi:1".to_owned()), ..Container::default() };
         let pod = pod("node-1", &VolumeId::parse("csi-1").unwrap(), &owner, "data", &like).unwrap();
         let spec = pod.spec.unwrap();

@@ -26,7 +26,11 @@ pub(super) async fn expand(
     let guard = driver.locks.hold(id.as_str())?;
     let mounting = driver.mounting.clone();
     bounded::work("expanding the volume", LIMIT, guard, move || {
-        let before = mounting.pool.get(&id)?.bytes;
+        let volume = mounting.pool.get(&id)?;
+        if volume.backing.is_some() {
+            return Err(CallError::NoGrowth);
+        }
+        let before = volume.bytes;
         let place = mounts::place_to_empty(&request.volume_path)?;
         let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
         let table = Table::read()?;

@@ -8,7 +8,7 @@ use crate::bounded;
 use crate::controller::own_parameters;
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
-use crate::holder::{Held, Holder, HolderError};
+use crate::holder::{Held, Holder, HolderError, Owner};
 use crate::mounting::{Published, Wanted};
 use crate::mounts;
 use crate::parameters::{Parameters, Source};
@@ -47,10 +47,31 @@ impl Asked {
         Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context) })
     }
 
-    /// A volume of the pool.
-    fn wanted(&self, pool: &Pool) -> Result<Wanted, CallError> {
+    /// A volume for a claim: of the pool, or held.
+    fn wanted(&self, pool: &Pool, held: Option<Held>) -> Result<Wanted, CallError> {
         let bytes = pool.get(&self.volume)?.bytes;
-        self.shown(pool.data(&self.volume), bytes, None)
+        match held {
+            Some(Held { holder, directory }) => self.shown(directory, bytes, Some(holder)),
+            None => self.shown(pool.data(&self.volume), bytes, None),
+        }
+    }
+
+    /// What is held for the volume, if its files are in another claim.
+    async fn held(&self, driver: &NodeDriver) -> Result<Option<Held>, CallError> {
+        match &self.parameters.source {
+            Source::Directory => Ok(None),
+            Source::Claim { name } => {
+                let owner = Owner::from(self.pod.as_ref().ok_or(HolderError::NoPod)?);
+                driver.holders.hold(&self.volume, &owner, name).await.map(Some)
+            }
+            Source::Class { .. } => {
+                let (pool, id) = (driver.mounting.pool.clone(), self.volume.clone());
+                let volume = bounded::work("looking for the volume", LIMIT, (), move || pool.get(&id)).await?;
+                let backing = volume.backing.ok_or(HolderError::NoOwner)?;
+                let owner = driver.holders.owner(&backing.namespace, &backing.of).await?;
+                driver.holders.hold(&self.volume, &owner, &backing.name).await.map(Some)
+            }
+        }
     }
 
     fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
@@ -68,10 +89,11 @@ pub(super) async fn stage(
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, Namespace::OfTheClaim).await?;
+    let held = asked.held(driver).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
         let stage = mounts::place(&request.staging_target_path, "staging target path")?;
-        mounting.stage(&asked.wanted(&mounting.pool)?, &stage)?;
+        mounting.stage(&asked.wanted(&mounting.pool, held)?, &stage)?;
         Ok(NodeStageVolumeResponse {})
     })
     .await
@@ -91,25 +113,19 @@ pub(super) async fn publish(
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
     let mounting = driver.mounting.clone();
-    let held = match &asked.parameters.source {
-        Source::Claim { name } => {
-            let pod = asked.pod.as_ref().ok_or(HolderError::NoPod)?;
-            Some(driver.holders.hold(&asked.volume, pod, name).await?)
-        }
-        Source::Directory | Source::Class { .. } => None,
-    };
+    let held = asked.held(driver).await?;
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
     bounded::work("publishing the volume", LIMIT, guard, move || {
         let target = mounts::place(&request.target_path, "target path")?;
-        if let Some(Held { holder, directory }) = held {
+        if !is_inline {
+            let stage = mounts::place(&request.staging_target_path, "staging target path")?;
+            mounting.publish(&asked.wanted(&mounting.pool, held)?, &stage, &target, &how)?;
+        } else if let Some(Held { holder, directory }) = held {
             mounting.publish_inline(&asked.shown(directory, None, Some(holder))?, None, &target, how.flags)?;
-        } else if is_inline {
+        } else {
             let wish = inline(&asked, &request.volume_context);
             let wanted = asked.shown(mounting.pool.data(&asked.volume), None, None)?;
             mounting.publish_inline(&wanted, Some(&wish), &target, how.flags)?;
-        } else {
-            let stage = mounts::place(&request.staging_target_path, "staging target path")?;
-            mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?;
         }
         Ok(NodePublishVolumeResponse {})
     })
@@ -125,6 +141,7 @@ fn inline(asked: &Asked, context: &HashMap<String, String>) -> Wish {
         parameters: own_parameters(context),
         clone_of: None,
         lifetime: Lifetime::Pod,
+        backing: None,
     }
 }
 

@@ -44,8 +44,8 @@ impl Source {
     /// When it cannot.
     pub fn for_claims(&self) -> Result<(), ParameterError> {
         match self {
+            Self::Directory | Self::Class { .. } => Ok(()),
             Self::Claim { .. } => Err(ParameterError::OnlyInline),
-            Self::Directory | Self::Class { .. } => self.for_pods(),
         }
     }
 
@@ -56,7 +56,7 @@ impl Source {
     pub fn for_pods(&self) -> Result<(), ParameterError> {
         match self {
             Self::Directory | Self::Claim { .. } => Ok(()),
-            Self::Class { name } => Err(ParameterError::NotServed(format!("storageClass:{name}"))),
+            Self::Class { .. } => Err(ParameterError::OnlyClaims),
         }
     }
 }

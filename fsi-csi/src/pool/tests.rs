@@ -24,6 +24,7 @@ fn wish(name: &str) -> Wish {
         parameters: BTreeMap::new(),
         clone_of: None,
         lifetime: Lifetime::Claim,
+        backing: None,
     }
 }
 

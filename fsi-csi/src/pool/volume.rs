@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CallError;
+use crate::holder::backing::Backing;
 use crate::proto::csi::CapacityRange;
 use crate::volume_id::VolumeId;
 
@@ -37,6 +38,9 @@ pub struct Volume {
     pub parameters: BTreeMap<String, String>,
     pub clone_of: Option<String>,
     pub lifetime: Lifetime,
+    /// The claim that has the files, if they are not in the pool.
+    #[serde(default)]
+    pub backing: Option<Backing>,
 }
 
 /// How large it is to be.
@@ -87,6 +91,7 @@ pub struct Wish {
     pub parameters: BTreeMap<String, String>,
     pub clone_of: Option<VolumeId>,
     pub lifetime: Lifetime,
+    pub backing: Option<Backing>,
 }
 
 impl Wish {
@@ -98,6 +103,7 @@ impl Wish {
             parameters: self.parameters.clone(),
             clone_of: self.clone_of.as_ref().map(ToString::to_string),
             lifetime: self.lifetime,
+            backing: self.backing.clone(),
         }
     }
 

@@ -137,6 +137,13 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
             content.objects.insert(format!("{path}/{name}"), pod.clone());
             (201, pod)
         }
+        ("POST", _) if path.ends_with("/persistentvolumeclaims") => {
+            let mut claim: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let name = claim["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            claim["spec"]["volumeName"] = format!("pv-of-{name}").into();
+            content.objects.insert(format!("{path}/{name}"), claim.clone());
+            (201, claim)
+        }
         _ => {
             let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
             (404, status)
