@@ -37,7 +37,7 @@ cat > "$me/cni/10-pods.conflist" <<END
 { "cniVersion": "0.4.0", "name": "pods", "plugins": [
   { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.244.$N.0/24" }]],
     "routes": [{ "dst": "0.0.0.0/0" }], "dataDir": "$me/cni/addresses" } },
-  { "type": "loopback" } ] }
+  { "type": "portmap", "capabilities": { "portMappings": true } }, { "type": "loopback" } ] }
 END
 cat > "$me/containerd.toml" <<END
 version = 2
