@@ -11,22 +11,27 @@ use std::sync::OnceLock;
 /// Cargo does not build another package's binary for a test, and `cargo test -p fsi-tests` must not test an old one.
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match env::var_os("FSI_BIN") {
-        Some(path) => path.into(),
-        None => built(),
-    })
+    BINARY.get_or_init(|| program("FSI_BIN", "fsi-agent", "fsi"))
 }
 
-fn built() -> PathBuf {
+/// A program under test: where the variable says, or beside this test, where it is then built first.
+pub(crate) fn program(variable: &str, package: &str, name: &str) -> PathBuf {
+    match env::var_os(variable) {
+        Some(path) => path.into(),
+        None => built(package, name),
+    }
+}
+
+fn built(package: &str, name: &str) -> PathBuf {
     let directory = target_directory();
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "fsi-agent", "--bin", "fsi"]);
+    cargo.args(["build", "--quiet", "--package", package, "--bin", name]);
     if directory.ends_with("release") {
         cargo.arg("--release");
     }
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-    assert!(cargo.status().expect("cargo runs").success(), "fsi builds");
-    directory.join("fsi")
+    assert!(cargo.status().expect("cargo runs").success(), "{name} builds");
+    directory.join(name)
 }
 
 /// A helper binary of this package.

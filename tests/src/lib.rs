@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod collector;
 pub mod conformance;
 pub mod counts;
+pub mod csi;
 pub mod eventually;
 pub mod expected;
 pub mod fidelity;

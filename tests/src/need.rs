@@ -56,7 +56,7 @@ pub fn tool(variable: &str) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Some(PathBuf::from(path)).filter(|path| path.is_file());
     }
-    let name = variable.strip_prefix("FSI_")?.to_lowercase();
+    let name = variable.strip_prefix("FSI_")?.to_lowercase().replace('_', "-");
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
     let tools = std::fs::read_dir(cache.join("fsi/tools")).ok()?.filter_map(Result::ok);

@@ -101,12 +101,14 @@ impl Run<'_> {
 
     /// One at a time: they count what the whole kernel does, each other's work included.
     fn kernel_tests(&mut self, filter: Option<&str>) {
-        if !self.check("build fsi", cargo(&["build", "--package", "fsi-agent", "--bin", "fsi"])) {
+        if !self.check("build fsi", cargo(&["build", "--package", "fsi-agent", "--package", "fsi-csi", "--bins"])) {
             self.tally.skip("kernel tests", "there is no fsi to test");
             return;
         }
         let mut command = cargo_test(&["--package", "fsi-tests"], filter, &["--show-output", "--test-threads=1"]);
         command.env("FSI_BIN", self.workspace.target_dir().join("debug/fsi"));
+        command.env("FSI_CSI_BIN", self.workspace.target_dir().join("debug/fsi-csi"));
+        command.env("FSI_CSI_SANITY", setup::CSI_SANITY.program(self.workspace));
         command.env("FSI_OTELCOL", setup::OTELCOL.program(self.workspace));
         command.env("FSI_JAEGER", setup::JAEGER.program(self.workspace));
         command.env("FSI_OLDER_KERNEL", setup::older_kernel());

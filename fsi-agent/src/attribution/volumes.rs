@@ -233,9 +233,9 @@ mod tests {
         fn mount(&mut self, point: &str, (major, minor): (u32, u32), root: &str) {
             let point = if point == "/" { point.into() } else { self.volumes.kubelet.join(point) };
             let id = self.mounts.len() as u64 + 20;
-            let (fstype, source) = ("ext4".into(), "/dev/x".into());
+            let (options, fstype, source) = ("rw".into(), "ext4".into(), "/dev/x".into());
             let device = Device { major, minor };
-            self.mounts.push(Mount { id, parent: 1, device, root: root.into(), point, fstype, source });
+            self.mounts.push(Mount { id, parent: 1, device, root: root.into(), point, options, fstype, source });
         }
 
         fn csi(&mut self, pod: &str, name: &str, device: (u32, u32), data: &str) {

@@ -49,6 +49,8 @@ pub struct Mount {
     /// What of the file system is mounted there: `/` is all of it.
     pub root: PathBuf,
     pub point: PathBuf,
+    /// What this mount of it forbids and how it keeps times: `rw,nosuid,relatime`.
+    pub options: OsString,
     pub fstype: OsString,
     pub source: OsString,
 }
@@ -142,10 +144,11 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
     let root = unescape(fields.next()?).into();
     let point = unescape(fields.next()?).into();
+    let options = unescape(fields.next()?);
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let fstype = unescape(rest.next()?);
     let source = unescape(rest.next()?);
-    Some(Mount { id, parent, device, root, point, fstype, source })
+    Some(Mount { id, parent, device, root, point, options, fstype, source })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -198,7 +201,7 @@ mod tests {
         );
         assert_eq!(mounts[3].point.as_os_str(), OsStr::from_bytes(b"/mnt/\xff"));
         assert_eq!(mounts[3].source, "\\04", "no escape");
-        assert_eq!(mounts[0].root, Path::new("/"));
+        assert_eq!((mounts[0].root.as_path(), mounts[0].options.as_os_str()), (Path::new("/"), "rw,relatime".as_ref()));
     }
 
     #[test]

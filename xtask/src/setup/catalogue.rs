@@ -12,7 +12,7 @@ use xtask::tools::{self, Crate};
 use xtask::workspace::Workspace;
 
 use super::Purpose;
-use super::go_tool::{GoTool, JAEGER, OTELCOL};
+use super::go_tool::{CSI_SANITY, GoTool, JAEGER, OTELCOL};
 use super::machine::{self, go_version};
 
 /// The LLVM that Debian's rustc-web is built with; bpf-linker must not have an older one.
@@ -241,6 +241,15 @@ const WATCHING: &[Need] = &[
         by_hand: "needs Go, see there",
     },
     Need {
+        name: "csi-sanity",
+        why: "asks the CSI driver what the specification says",
+        serves: &[Test],
+        weight: Weight::Optional,
+        state: |workspace| executable(&CSI_SANITY.program(workspace)),
+        get: Get::Go(&CSI_SANITY),
+        by_hand: "needs Go, see there",
+    },
+    Need {
         name: "qemu, busybox, cpio",
         why: "boot the probes on an older kernel",
         serves: &[Test],
@@ -314,7 +323,7 @@ fn executable(path: &Path) -> State {
 }
 
 fn go_tools_are_built(workspace: &Workspace) -> bool {
-    [&OTELCOL, &JAEGER].iter().all(|tool| tools::is_executable(&tool.program(workspace)))
+    [&OTELCOL, &JAEGER, &CSI_SANITY].iter().all(|tool| tools::is_executable(&tool.program(workspace)))
 }
 
 /// Being there is not enough: it loads a libLLVM, which may have gone.

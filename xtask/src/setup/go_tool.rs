@@ -116,6 +116,17 @@ pub(crate) const HELMFILE: GoTool = GoTool {
     costs: "5 to 8 minutes, 180 MB",
 };
 
+/// csi-sanity, the tests of the Container Storage Interface.
+pub(crate) const CSI_SANITY: GoTool = GoTool {
+    name: "csi-sanity",
+    version: "5.4.0",
+    source: Source::Folder("csi-sanity", &["go.mod", "go.sum"]),
+    package: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
+    linked_in: &[],
+    label: "csi-sanity",
+    costs: "half a minute, 16 MB",
+};
+
 impl GoTool {
     /// Where it is, or would be.
     pub(crate) fn program(&self, workspace: &Workspace) -> PathBuf {

@@ -1,0 +1,280 @@
+//! The controller service on a node: volumes of its pool, made, listed, grown and deleted.
+
+mod create;
+mod list;
+pub mod remote;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use crate::bounded;
+use crate::calls::answer;
+use crate::driver::NodeDriver;
+use crate::error::CallError;
+use crate::parameters::Parameters;
+use crate::pool::Range;
+use crate::proto::csi::controller_server::Controller;
+use crate::proto::csi::controller_service_capability::rpc::Type as Rpc;
+use crate::proto::csi::controller_service_capability::{self, Type};
+use crate::proto::csi::validate_volume_capabilities_response::Confirmed;
+use crate::proto::csi::{
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
+    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
+    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
+    ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest,
+    CreateVolumeResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse,
+    GetCapacityRequest, GetCapacityResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
+    ValidateVolumeCapabilitiesResponse,
+};
+use crate::volume_id::VolumeId;
+use crate::{access, mounts};
+
+pub(crate) use self::create::own as own_parameters;
+
+/// The time that anybody waits for a call; a long copy goes on, and is asked for again.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What the controller can on a node.
+const CAPABILITIES: [Rpc; 6] = [
+    Rpc::CreateDeleteVolume,
+    Rpc::GetCapacity,
+    Rpc::ListVolumes,
+    Rpc::CloneVolume,
+    Rpc::ExpandVolume,
+    Rpc::SingleNodeMultiWriter,
+];
+
+/// The controller of a node's pool.
+#[derive(Clone, Debug)]
+pub struct PoolController(pub Arc<NodeDriver>);
+
+fn capabilities(of: &[Rpc]) -> Vec<ControllerServiceCapability> {
+    let capability = |rpc: &Rpc| ControllerServiceCapability {
+        r#type: Some(Type::Rpc(controller_service_capability::Rpc { r#type: (*rpc).into() })),
+    };
+    of.iter().map(capability).collect()
+}
+
+fn id_of(text: &str) -> Result<VolumeId, CallError> {
+    if text.is_empty() { Err(CallError::Missing("volume id")) } else { VolumeId::parse(text) }
+}
+
+/// What Kubernetes does by itself, or what we do not.
+fn not_served<T>(what: &str) -> Result<Response<T>, Status> {
+    Err(Status::unimplemented(format!("{what} is not served; no capability says that it is")))
+}
+
+impl PoolController {
+    async fn delete(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse, CallError> {
+        let id = match id_of(&request.volume_id) {
+            // No volume can have it, so it is deleted.
+            Err(CallError::BadId(_)) => return Ok(DeleteVolumeResponse {}),
+            id => id?,
+        };
+        let driver = &self.0;
+        let guard = driver.locks.hold(id.as_str())?;
+        let mounting = driver.mounting.clone();
+        bounded::work("deleting the volume", LIMIT, guard, move || {
+            let table = mounts::Table::read()?;
+            if mounting.pool.read(&id)?.is_some()
+                && let Some(mount) = mounting.places(&table, &id).first()
+            {
+                return Err(CallError::InUse { id: id.to_string(), place: mount.point.clone() });
+            }
+            mounting.pool.delete(&id)?;
+            Ok(DeleteVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn validate(
+        &self,
+        request: ValidateVolumeCapabilitiesRequest,
+    ) -> Result<ValidateVolumeCapabilitiesResponse, CallError> {
+        let id = id_of(&request.volume_id)?;
+        if request.volume_capabilities.is_empty() {
+            return Err(access::AccessError::None.into());
+        }
+        self.0.mounting.pool.get(&id)?;
+        let refused = access::read_all(&request.volume_capabilities).map_err(|error| error.to_string());
+        let refused = refused.and_then(|()| {
+            let parameters = [&request.parameters, &request.volume_context];
+            parameters
+                .into_iter()
+                .try_for_each(|all| Parameters::read(all).map(drop).map_err(|error| error.to_string()))
+        });
+        let confirmed = Confirmed {
+            volume_context: request.volume_context,
+            volume_capabilities: request.volume_capabilities,
+            parameters: request.parameters,
+            mutable_parameters: request.mutable_parameters,
+        };
+        Ok(match refused {
+            Ok(()) => ValidateVolumeCapabilitiesResponse { confirmed: Some(confirmed), message: String::new() },
+            Err(message) => ValidateVolumeCapabilitiesResponse { confirmed: None, message },
+        })
+    }
+
+    fn capacity(&self, request: &GetCapacityRequest) -> Result<GetCapacityResponse, CallError> {
+        let can_be = access::read_all(&request.volume_capabilities).is_ok() || request.volume_capabilities.is_empty();
+        let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.served().is_ok());
+        let is_here = self.0.is_in(request.accessible_topology.as_slice());
+        let available = match can_be && is_right && is_here {
+            true => as_sent(self.0.mounting.pool.room()?.available),
+            false => 0,
+        };
+        Ok(GetCapacityResponse {
+            available_capacity: available,
+            maximum_volume_size: Some(available),
+            minimum_volume_size: Some(0),
+        })
+    }
+
+    async fn expand(
+        &self,
+        request: ControllerExpandVolumeRequest,
+    ) -> Result<ControllerExpandVolumeResponse, CallError> {
+        let id = id_of(&request.volume_id)?;
+        let range = request.capacity_range.ok_or(CallError::Missing("capacity range"))?;
+        let bytes = Range::read(Some(&range))?.bytes()?.ok_or(CallError::Missing("size"))?;
+        let driver = &self.0;
+        let guard = driver.locks.hold(id.as_str())?;
+        let pool = driver.mounting.pool.clone();
+        bounded::work("expanding the volume", LIMIT, guard, move || {
+            let capacity = pool.get(&id)?.bytes.unwrap_or(0).max(bytes);
+            if range.limit_bytes > 0 && as_sent(capacity) > range.limit_bytes {
+                return Err(CallError::Shrink { capacity, limit: range.limit_bytes });
+            }
+            // The node does it, for there are the servers that have to know.
+            Ok(ControllerExpandVolumeResponse { capacity_bytes: as_sent(capacity), node_expansion_required: true })
+        })
+        .await
+    }
+}
+
+/// CSI counts in signed numbers.
+pub(crate) fn as_sent(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[tonic::async_trait]
+impl Controller for PoolController {
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<CreateVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        answer(&self.0.metrics, "CreateVolume", &name, create::create(&self.0, request)).await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<DeleteVolumeRequest>,
+    ) -> Result<Response<DeleteVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        answer(&self.0.metrics, "DeleteVolume", &id, self.delete(request)).await
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<ValidateVolumeCapabilitiesRequest>,
+    ) -> Result<Response<ValidateVolumeCapabilitiesResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        answer(&self.0.metrics, "ValidateVolumeCapabilities", &id, self.validate(request)).await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        let request = request.into_inner();
+        answer(&self.0.metrics, "ListVolumes", "", async { list::list(&self.0, &request) }).await
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<GetCapacityRequest>,
+    ) -> Result<Response<GetCapacityResponse>, Status> {
+        let request = request.into_inner();
+        answer(&self.0.metrics, "GetCapacity", "", async { self.capacity(&request) }).await
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _request: Request<ControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
+        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: capabilities(&CAPABILITIES) }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        answer(&self.0.metrics, "ControllerExpandVolume", &id, self.expand(request)).await
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        _request: Request<ControllerPublishVolumeRequest>,
+    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
+        not_served("ControllerPublishVolume")
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        _request: Request<ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
+        not_served("ControllerUnpublishVolume")
+    }
+
+    async fn create_snapshot(
+        &self,
+        _request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        not_served("CreateSnapshot")
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        not_served("DeleteSnapshot")
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        not_served("ListSnapshots")
+    }
+
+    async fn get_snapshot(
+        &self,
+        _request: Request<GetSnapshotRequest>,
+    ) -> Result<Response<GetSnapshotResponse>, Status> {
+        not_served("GetSnapshot")
+    }
+
+    async fn controller_get_volume(
+        &self,
+        _request: Request<ControllerGetVolumeRequest>,
+    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
+        not_served("ControllerGetVolume")
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        _request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        not_served("ControllerModifyVolume")
+    }
+}

@@ -1,0 +1,77 @@
+//! A volume for a claim.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::driver::{Namespace, NodeDriver};
+use crate::error::CallError;
+use crate::parameters::{self, Parameters};
+use crate::pool::{Lifetime, Range, Wish};
+use crate::proto::csi::volume_content_source::Type;
+use crate::proto::csi::{CreateVolumeRequest, CreateVolumeResponse, Volume, VolumeContentSource};
+use crate::volume_id::VolumeId;
+use crate::{access, bounded};
+
+use super::{LIMIT, as_sent};
+
+pub(super) async fn create(
+    driver: &NodeDriver,
+    request: CreateVolumeRequest,
+) -> Result<CreateVolumeResponse, CallError> {
+    if request.name.is_empty() {
+        return Err(CallError::Missing("name"));
+    }
+    access::read_all(&request.volume_capabilities)?;
+    let read = Parameters::read(&request.parameters)?;
+    read.source.served()?;
+    let clone_of = clone_source(request.volume_content_source.as_ref())?;
+    let range = Range::read(request.capacity_range.as_ref())?;
+    let requisite = request.accessibility_requirements.as_ref().map_or(&[][..], |wished| &wished.requisite);
+    if !driver.is_in(requisite) {
+        return Err(CallError::OtherNode { node: driver.node.clone() });
+    }
+    let id = VolumeId::of_name(&request.name);
+    let guard = driver.locks.hold(id.as_str())?;
+    // Nobody deletes what is being copied.
+    let source_guard = clone_of.as_ref().map(|of| driver.locks.hold(of.as_str())).transpose()?;
+    let config_map = driver.config_map(&read, &request.parameters, Namespace::OfTheClaim).await?;
+    read.document(config_map.as_deref(), None)?;
+    let wish = Wish {
+        id: id.clone(),
+        name: request.name,
+        range,
+        parameters: own(&request.parameters),
+        clone_of,
+        lifetime: Lifetime::Claim,
+    };
+    let pool = driver.mounting.pool.clone();
+    let volume = bounded::work("making the volume", LIMIT, guard, move || {
+        let _until_copied = source_guard;
+        pool.create(&wish)
+    })
+    .await?;
+    Ok(CreateVolumeResponse {
+        volume: Some(Volume {
+            capacity_bytes: volume.bytes.map_or(0, as_sent),
+            volume_id: id.to_string(),
+            volume_context: request.parameters,
+            content_source: request.volume_content_source,
+            accessible_topology: driver.topology().into_iter().collect(),
+        }),
+    })
+}
+
+/// Without what Kubernetes adds, which is not what the user says.
+pub(crate) fn own(all: &HashMap<String, String>) -> BTreeMap<String, String> {
+    let own = all.iter().filter(|(name, _)| parameters::NAMES.contains(&name.as_str()));
+    own.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn clone_source(source: Option<&VolumeContentSource>) -> Result<Option<VolumeId>, CallError> {
+    match source.and_then(|source| source.r#type.as_ref()) {
+        None => Ok(None),
+        Some(Type::Snapshot(_)) => Err(CallError::NoSnapshots),
+        Some(Type::Volume(volume)) => VolumeId::parse(&volume.volume_id)
+            .map(Some)
+            .map_err(|_bad_id| CallError::NoCloneSource(volume.volume_id.clone())),
+    }
+}

@@ -1,0 +1,148 @@
+//! The controller service without a pool, beside the external-resizer: it agrees to a size, and the node of the volume makes it so.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{as_sent, capabilities, id_of, not_served};
+use crate::calls::answer;
+use crate::error::CallError;
+use crate::metrics::Metrics;
+use crate::pool::Range;
+use crate::proto::csi::controller_server::Controller;
+use crate::proto::csi::controller_service_capability::rpc::Type as Rpc;
+use crate::proto::csi::{
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
+    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
+    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerPublishVolumeResponse, ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse,
+    CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest, CreateVolumeResponse, DeleteSnapshotRequest,
+    DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest, GetCapacityResponse,
+    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest,
+    ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
+};
+
+/// The controller away from any node.
+#[derive(Clone, Debug)]
+pub struct RemoteController(pub Arc<Metrics>);
+
+fn expand(request: &ControllerExpandVolumeRequest) -> Result<ControllerExpandVolumeResponse, CallError> {
+    id_of(&request.volume_id)?;
+    let bytes = Range::read(request.capacity_range.as_ref())?.bytes()?.ok_or(CallError::Missing("size"))?;
+    Ok(ControllerExpandVolumeResponse { capacity_bytes: as_sent(bytes), node_expansion_required: true })
+}
+
+fn on_the_node<T>(call: &'static str) -> Result<Response<T>, Status> {
+    Err(CallError::NoPool(call).into())
+}
+
+#[tonic::async_trait]
+impl Controller for RemoteController {
+    async fn controller_get_capabilities(
+        &self,
+        _request: Request<ControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
+        let all = [Rpc::ExpandVolume, Rpc::SingleNodeMultiWriter];
+        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: capabilities(&all) }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        answer(&self.0, "ControllerExpandVolume", &id, async { expand(&request) }).await
+    }
+
+    async fn create_volume(
+        &self,
+        _request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<CreateVolumeResponse>, Status> {
+        on_the_node("CreateVolume")
+    }
+
+    async fn delete_volume(
+        &self,
+        _request: Request<DeleteVolumeRequest>,
+    ) -> Result<Response<DeleteVolumeResponse>, Status> {
+        on_the_node("DeleteVolume")
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        _request: Request<ValidateVolumeCapabilitiesRequest>,
+    ) -> Result<Response<ValidateVolumeCapabilitiesResponse>, Status> {
+        on_the_node("ValidateVolumeCapabilities")
+    }
+
+    async fn list_volumes(
+        &self,
+        _request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        on_the_node("ListVolumes")
+    }
+
+    async fn get_capacity(
+        &self,
+        _request: Request<GetCapacityRequest>,
+    ) -> Result<Response<GetCapacityResponse>, Status> {
+        on_the_node("GetCapacity")
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        _request: Request<ControllerPublishVolumeRequest>,
+    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
+        not_served("ControllerPublishVolume")
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        _request: Request<ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
+        not_served("ControllerUnpublishVolume")
+    }
+
+    async fn create_snapshot(
+        &self,
+        _request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        not_served("CreateSnapshot")
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        not_served("DeleteSnapshot")
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        not_served("ListSnapshots")
+    }
+
+    async fn get_snapshot(
+        &self,
+        _request: Request<GetSnapshotRequest>,
+    ) -> Result<Response<GetSnapshotResponse>, Status> {
+        not_served("GetSnapshot")
+    }
+
+    async fn controller_get_volume(
+        &self,
+        _request: Request<ControllerGetVolumeRequest>,
+    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
+        not_served("ControllerGetVolume")
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        _request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        not_served("ControllerModifyVolume")
+    }
+}

@@ -1,0 +1,73 @@
+//! The `fsi-csi` command: the CSI driver on a node, or away from the nodes as the controller.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod run;
+
+/// Volumes that may break, slow down or fill up, for Kubernetes.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    command: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Identity, controller and node services of one node, and its registration with the kubelet
+    Node(NodeOptions),
+    /// Identity and controller services without a pool, beside an external-resizer
+    Controller(ControllerOptions),
+}
+
+#[derive(Args, Debug)]
+struct NodeOptions {
+    /// Where CSI is served: unix:///PATH
+    #[arg(long, value_name = "URL")]
+    endpoint: String,
+    /// The name of this node
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_id: String,
+    /// The kubelet's folder
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+    /// Where volumes are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fsi/pool")]
+    pool: PathBuf,
+    /// The pool is the same on every node, so that a volume can be had on all of them
+    #[arg(long)]
+    pool_shared: bool,
+    /// Where the kubelet looks for plugins; without it the driver does not register
+    #[arg(long, value_name = "DIR")]
+    registration_dir: Option<PathBuf>,
+    /// The program that serves interposed volumes
+    #[arg(long, value_name = "FILE", default_value = "/usr/bin/fsi")]
+    fsi: PathBuf,
+    /// Sockets of mounts, and what is mounted; emptied when the node starts
+    #[arg(long, value_name = "DIR", default_value = "/run/fsi")]
+    run_dir: PathBuf,
+    /// Serve /metrics and /healthz here
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Ask nothing of a Kubernetes API: no rules from ConfigMaps, no events
+    #[arg(long)]
+    no_kubernetes: bool,
+}
+
+#[derive(Args, Debug)]
+struct ControllerOptions {
+    /// Where CSI is served: unix:///PATH
+    #[arg(long, value_name = "URL")]
+    endpoint: String,
+    /// Serve /metrics and /healthz here
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    run::main(Options::parse())
+}

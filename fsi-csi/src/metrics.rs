@@ -1,0 +1,85 @@
+//! What the driver counts.
+
+use std::time::Duration;
+
+use fsi_agent::telemetry::metrics as text;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use tonic::Code;
+
+/// From a bind mount to a server that is slow to start.
+const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0, 30.0];
+
+/// Names of all metrics, for the docs.
+pub const NAMES: [&str; 4] = [
+    "fsi_csi_calls_total",
+    "fsi_csi_call_duration_seconds",
+    "fsi_csi_server_deaths_total",
+    "fsi_csi_orphans_removed_total",
+];
+
+/// All counters.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    durations: HistogramVec,
+    deaths: IntCounterVec,
+    orphans: IntCounter,
+}
+
+impl Metrics {
+    /// # Errors
+    /// Two have one name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let [calls, durations, deaths, orphans] = NAMES;
+        let metrics = Self {
+            registry: Registry::new(),
+            calls: IntCounterVec::new(
+                Opts::new(calls, "Calls of CSI, by call and code of the answer."),
+                &["call", "code"],
+            )?,
+            durations: HistogramVec::new(
+                HistogramOpts::new(durations, "How long calls of CSI took.").buckets(BUCKETS.to_vec()),
+                &["call"],
+            )?,
+            deaths: IntCounterVec::new(
+                Opts::new(deaths, "Servers of interposed volumes that ended while their volume was in use."),
+                &["outcome"],
+            )?,
+            orphans: IntCounter::new(
+                orphans,
+                "Mounts that were taken away because nobody had asked for them any more.",
+            )?,
+        };
+        for outcome in ["replaced", "aborted"] {
+            metrics.deaths.with_label_values(&[outcome]);
+        }
+        metrics.registry.register(Box::new(metrics.calls.clone()))?;
+        metrics.registry.register(Box::new(metrics.durations.clone()))?;
+        metrics.registry.register(Box::new(metrics.deaths.clone()))?;
+        metrics.registry.register(Box::new(metrics.orphans.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn call(&self, call: &str, code: Code, took: Duration) {
+        self.calls.with_label_values(&[call, &format!("{code:?}")]).inc();
+        self.durations.with_label_values(&[call]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn deaths(&self, outcome: &str, count: u64) {
+        self.deaths.with_label_values(&[outcome]).inc_by(count);
+    }
+
+    pub(crate) fn orphan(&self) {
+        self.orphans.inc();
+    }
+
+    /// As Prometheus reads them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        text::text(&self.registry.gather()).unwrap_or_else(|error| {
+            tracing::error!(%error, "the metrics could not be written");
+            String::new()
+        })
+    }
+}

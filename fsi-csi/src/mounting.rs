@@ -1,0 +1,267 @@
+//! The work of the node: a volume shown at a place, and taken away again. Blocking; whoever calls bounds it and holds the volume.
+//!
+//! Every step looks at what is there before it does anything, so that it can be done again after a crash anywhere: the order is note,
+//! mount, use, unmount, remove, forget.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use fsi_agent::sys::mount::Mount;
+
+use crate::access::Flags;
+use crate::bounded::Probes;
+use crate::error::CallError;
+use crate::mounts::{self, Health, Shown, Table};
+use crate::pool::{self, Lifetime, Pool, Wish};
+use crate::records::{Pod, Purpose, Record, Records};
+use crate::server::Servers;
+use crate::volume_id::VolumeId;
+
+/// What the node works with.
+#[derive(Clone, Debug)]
+pub struct Mounting {
+    pub pool: Pool,
+    pub servers: Servers,
+    pub records: Records,
+    pub probes: Probes,
+}
+
+/// How a volume is to be shown.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub volume: VolumeId,
+    /// None: as it is, by a bind mount.
+    pub rules: Option<String>,
+    pub group: Option<u32>,
+    pub pod: Option<Pod>,
+}
+
+/// How a staged volume is to be shown to a pod.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub flags: Flags,
+    pub one_pod: bool,
+}
+
+impl Mounting {
+    /// Shows a volume at its stage.
+    ///
+    /// # Errors
+    /// When it cannot; then nothing is left of it.
+    pub fn stage(&self, wanted: &Wanted, stage: &Path) -> Result<(), CallError> {
+        self.show(wanted, stage, Purpose::Stage)
+    }
+
+    /// Shows a pod what is at the stage; a stage of which the server is dead is made anew.
+    ///
+    /// # Errors
+    /// When it cannot; then nothing is left at the target.
+    pub fn publish(&self, wanted: &Wanted, stage: &Path, target: &Path, how: &Published) -> Result<(), CallError> {
+        let id = &wanted.volume;
+        let table = Table::read()?;
+        let is_staged = table.at(stage).is_some_and(|mount| self.shows(&table, mount, id));
+        if !is_staged {
+            return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
+        }
+        if how.one_pod {
+            self.only_pod(id, target)?;
+        }
+        self.stage(wanted, stage)?;
+        let table = Table::read()?;
+        let Some(staged) = table.at(stage) else {
+            return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
+        };
+        match table.at(target) {
+            Some(mount) if Shown::by(mount) == Shown::by(staged) => {
+                let is_writable = |mount: &Mount| Flags::default().hold_for(mount);
+                if is_writable(staged) && !is_writable(mount) && !how.flags.is_read_only() {
+                    return Err(CallError::Other { id: id.to_string(), what: "setting of readOnly at the target" });
+                }
+                return mounts::set_flags(target, how.flags);
+            }
+            // Of a stage that is gone.
+            Some(_stale) => drop(self.clear(target)?),
+            None => {}
+        }
+        self.note(wanted, target, Purpose::Publish)?;
+        let shown = make_folder(target)
+            .and_then(|()| mounts::bind(stage, target))
+            .and_then(|()| mounts::set_flags(target, how.flags));
+        shown.inspect_err(|_| self.undo(target))
+    }
+
+    /// Shows a pod a volume that lives as long as the pod.
+    ///
+    /// # Errors
+    /// When it cannot; then nothing is left of it.
+    pub fn publish_inline(&self, wanted: &Wanted, wish: &Wish, target: &Path, flags: Flags) -> Result<(), CallError> {
+        let is_new = self.pool.read(&wish.id)?.is_none();
+        self.pool.create(wish)?;
+        let shown = self.show(wanted, target, Purpose::Inline).and_then(|()| mounts::set_flags(target, flags));
+        if shown.is_err() && is_new {
+            self.undo(target);
+            if let Err(error) = self.pool.delete(&wish.id) {
+                tracing::warn!(%error, volume = %wish.id, "what was made for a pod is left");
+            }
+        }
+        shown
+    }
+
+    /// Takes a volume away from its stage.
+    ///
+    /// # Errors
+    /// When it cannot; it is asked for again.
+    pub fn unstage(&self, stage: &Path) -> Result<(), CallError> {
+        self.clear(stage)?;
+        self.records.remove(stage)
+    }
+
+    /// Takes a volume away from a pod, with all its files if it was the pod's own.
+    ///
+    /// # Errors
+    /// When it cannot; it is asked for again.
+    pub fn unpublish(&self, volume: &str, target: &Path) -> Result<(), CallError> {
+        self.clear(target)?;
+        remove_folder(target)?;
+        self.forget(volume)?;
+        self.records.remove(target)
+    }
+
+    /// Deletes a volume that was a pod's own, now that the pod has it no more.
+    ///
+    /// # Errors
+    /// When it cannot; it is asked for again.
+    pub fn forget(&self, volume: &str) -> Result<(), CallError> {
+        if let Ok(id) = VolumeId::parse(volume)
+            && self.pool.read(&id)?.is_some_and(|volume| volume.lifetime == Lifetime::Pod)
+        {
+            self.pool.delete(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Where a volume is shown.
+    #[must_use]
+    pub fn places<'a>(&self, table: &'a Table, id: &VolumeId) -> Vec<&'a Mount> {
+        table.iter().filter(|mount| self.shows(table, mount, id)).collect()
+    }
+
+    /// Whether a mount shows that volume.
+    #[must_use]
+    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId) -> bool {
+        let data = self.pool.data(id);
+        match mounts::is_interposed(mount) {
+            true => Path::new(&mount.source) == data,
+            false => table.shown(&data).is_some_and(|shown| shown.has(mount)),
+        }
+    }
+
+    /// The volume that an interposer shows.
+    #[must_use]
+    pub fn volume_of(&self, mount: &Mount) -> Option<VolumeId> {
+        let name = Path::new(&mount.source).file_name()?.to_str()?;
+        VolumeId::parse(name).ok().filter(|id| Path::new(&mount.source) == self.pool.data(id))
+    }
+
+    /// Whether a mount is one that we may take away.
+    #[must_use]
+    pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
+        mounts::is_interposed(mount) || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount))
+    }
+
+    fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
+        let data = self.pool.data(&wanted.volume);
+        let table = Table::read()?;
+        if let Some(mount) = table.at(place) {
+            let is_wanted =
+                mounts::is_interposed(mount) == wanted.rules.is_some() && self.shows(&table, mount, &wanted.volume);
+            match is_wanted.then(|| self.health(mount)) {
+                Some(Health::Well) => return self.give(wanted),
+                Some(Health::Silent) => {
+                    return Err(CallError::Silent { id: wanted.volume.to_string(), place: place.to_owned() });
+                }
+                Some(Health::Dead) | None => drop(self.clear(place)?),
+            }
+        }
+        self.give(wanted)?;
+        self.note(wanted, place, purpose)?;
+        let shown = make_folder(place).and_then(|()| match &wanted.rules {
+            None => mounts::bind(&data, place),
+            Some(rules) => Ok(self.servers.start(&data, place, rules)?),
+        });
+        shown.inspect_err(|_| match purpose {
+            Purpose::Stage => {
+                // The folder of a stage is the caller's.
+                if let Err(error) = self.unstage(place) {
+                    tracing::warn!(%error, "what was begun is left");
+                }
+            }
+            Purpose::Publish | Purpose::Inline => self.undo(place),
+        })
+    }
+
+    fn give(&self, wanted: &Wanted) -> Result<(), CallError> {
+        wanted.group.map_or(Ok(()), |group| pool::give_to(&self.pool.data(&wanted.volume), group))
+    }
+
+    /// A bind mount is as well as the file system of the pool.
+    fn health(&self, mount: &Mount) -> Health {
+        if mounts::is_interposed(mount) { mounts::health(&self.probes, &mount.point) } else { Health::Well }
+    }
+
+    fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
+        self.records.add(&Record {
+            volume: wanted.volume.to_string(),
+            place: place.to_owned(),
+            purpose,
+            interposed: wanted.rules.is_some(),
+            pod: wanted.pod.clone(),
+        })
+    }
+
+    fn only_pod(&self, id: &VolumeId, target: &Path) -> Result<(), CallError> {
+        let table = Table::read()?;
+        let others = self.records.all()?.into_iter().filter(|record| {
+            record.volume == id.as_str() && record.purpose == Purpose::Publish && record.place != target
+        });
+        match others.map(|record| record.place).find(|place| table.at(place).is_some()) {
+            Some(place) => Err(CallError::OnePod { id: id.to_string(), place }),
+            None => Ok(()),
+        }
+    }
+
+    fn clear(&self, place: &Path) -> Result<(), CallError> {
+        let table = Table::read()?;
+        let gone = mounts::clear(place, |mount| self.is_ours(&table, mount))?;
+        let table = Table::read()?;
+        let is_last = |mount: &&Mount| !table.iter().any(|other| other.device == mount.device);
+        for mount in gone.iter().filter(|mount| mounts::is_interposed(mount)).filter(is_last) {
+            self.servers.ended(mount);
+        }
+        Ok(())
+    }
+
+    /// After a failure, of which the user is told: what is left of it is only for the log.
+    fn undo(&self, target: &Path) {
+        let undone = self.clear(target).and_then(|()| remove_folder(target)).and_then(|()| self.records.remove(target));
+        if let Err(error) = undone {
+            tracing::warn!(%error, "what was begun is left");
+        }
+    }
+}
+
+fn make_folder(place: &Path) -> Result<(), CallError> {
+    match fs::create_dir(place) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(CallError::io("make", place)),
+    }
+}
+
+/// Only an empty one: what has something in it is no mount point any more.
+fn remove_folder(place: &Path) -> Result<(), CallError> {
+    match fs::remove_dir(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(CallError::io("remove", place)),
+    }
+}

@@ -1,0 +1,116 @@
+//! What we have mounted, or were about to: one small file for each place, written before the mount and removed after its end.
+//!
+//! They are in the run directory, which a restart of the node empties as it empties the mount table.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::error::CallError;
+use crate::volume_id;
+
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Once on the node, for all pods.
+    Stage,
+    /// For one pod, from the stage.
+    Publish,
+    /// For one pod, on its own.
+    Inline,
+}
+
+/// The pod that a mount is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub volume: String,
+    pub place: PathBuf,
+    pub purpose: Purpose,
+    /// Whether a server is behind it.
+    pub interposed: bool,
+    pub pod: Option<Pod>,
+}
+
+/// All of this node.
+#[derive(Clone, Debug)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// Those in a run directory.
+    #[must_use]
+    pub fn new(run_dir: &Path) -> Self {
+        Self { folder: run_dir.join("csi/mounts") }
+    }
+
+    /// Notes a mount that is about to be made.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add(&self, record: &Record) -> Result<(), CallError> {
+        let path = self.path(&record.place);
+        let bytes = serde_json::to_vec(record).map_err(CallError::io("write", &path))?;
+        durable::write(&path, &bytes).map_err(CallError::io("write", &path))
+    }
+
+    /// Forgets a mount that is gone.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, place: &Path) -> Result<(), CallError> {
+        let path = self.path(place);
+        durable::remove(&path).map_err(CallError::io("remove", &path))
+    }
+
+    /// All of them. One that cannot be read is of a version that wrote something else, and is left alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn all(&self) -> Result<Vec<Record>, CallError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(CallError::io("read", &self.folder))?,
+        };
+        let records = entries.filter_map(Result::ok).filter_map(|entry| fs::read(entry.path()).ok());
+        Ok(records.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect())
+    }
+
+    fn path(&self, place: &Path) -> PathBuf {
+        self.folder.join(volume_id::hex(place.as_os_str().as_encoded_bytes())).with_extension("json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_kept_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        assert_eq!(records.all().unwrap(), []);
+        let pod = Some(Pod { namespace: "n".to_owned(), name: "p".to_owned(), uid: "u".to_owned() });
+        let place = PathBuf::from("/var/lib/kubelet/x/mount");
+        let record =
+            Record { volume: "v".to_owned(), place: place.clone(), purpose: Purpose::Publish, interposed: true, pod };
+        records.add(&record).unwrap();
+        records.add(&record).unwrap();
+        assert_eq!(records.all().unwrap(), [record]);
+        records.remove(&place).unwrap();
+        records.remove(&place).unwrap();
+        assert_eq!(records.all().unwrap(), []);
+    }
+}

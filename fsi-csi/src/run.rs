@@ -1,0 +1,138 @@
+//! The services put together, and served until SIGTERM or Ctrl-C. What is mounted stays mounted: the next one takes over.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use fsi_agent::telemetry::serve::{self, MetricsServer};
+use fsi_csi::bounded::Probes;
+use fsi_csi::controller::PoolController;
+use fsi_csi::controller::remote::RemoteController;
+use fsi_csi::driver::{NodeDriver, Reach};
+use fsi_csi::identity::Identified;
+use fsi_csi::kubernetes::Kubernetes;
+use fsi_csi::locks::Locks;
+use fsi_csi::metrics::Metrics;
+use fsi_csi::mounting::Mounting;
+use fsi_csi::node::NodeService;
+use fsi_csi::pool::Pool;
+use fsi_csi::proto::csi::controller_server::ControllerServer;
+use fsi_csi::proto::csi::identity_server::IdentityServer;
+use fsi_csi::proto::csi::node_server::NodeServer;
+use fsi_csi::proto::registration::registration_server::RegistrationServer;
+use fsi_csi::records::Records;
+use fsi_csi::registration::Registrar;
+use fsi_csi::server::Servers;
+use fsi_csi::{socket, watch};
+use futures_util::FutureExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+use tracing_subscriber::EnvFilter;
+
+use super::{ControllerOptions, NodeOptions, Options, Role};
+
+pub(super) fn main(options: Options) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let is_seen = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_seen).with_writer(std::io::stderr).init();
+    // TLS to the API takes a choice; a library may have made it already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let done = tokio::runtime::Runtime::new().context("start").and_then(|runtime| {
+        let done = runtime.block_on(async {
+            match options.command {
+                Role::Node(options) => node(options).await,
+                Role::Controller(options) => controller(options).await,
+            }
+        });
+        // A call into a mount that hangs is not waited for.
+        runtime.shutdown_background();
+        done
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn node(options: NodeOptions) -> Result<()> {
+    let socket = socket::path(&options.endpoint)?;
+    let metrics = Arc::new(Metrics::new()?);
+    let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
+    let kubernetes = match options.no_kubernetes {
+        true => Kubernetes::none(),
+        false => Kubernetes::found().await.context("find the Kubernetes API (--no-kubernetes goes without)")?,
+    };
+    let pool = Pool::open(&options.pool)?;
+    let reach = if options.pool_shared { Reach::Everywhere } else { Reach::Node };
+    let identity = Identified { needs: Some(pool.root().to_owned()), constrained: reach == Reach::Node };
+    let driver = Arc::new(NodeDriver {
+        node: options.node_id,
+        reach,
+        mounting: Mounting {
+            pool,
+            servers: Servers::new(options.fsi, options.run_dir.clone()),
+            records: Records::new(&options.run_dir),
+            probes: Probes::default(),
+        },
+        locks: Locks::default(),
+        kubernetes,
+        metrics,
+    });
+    let services = || {
+        Server::builder()
+            .add_service(IdentityServer::new(identity.clone()))
+            .add_service(ControllerServer::new(PoolController(Arc::clone(&driver))))
+            .add_service(NodeServer::new(NodeService(Arc::clone(&driver))))
+    };
+    let over = over()?.shared();
+    tracing::info!(socket = %socket.display(), node = driver.node, pool = %driver.mounting.pool.root().display(), "serving");
+    let csi = socket::serve(&socket, services, over.clone());
+    let registrar = Registrar::new(&socket, &options.kubelet_dir);
+    let registration = async {
+        let Some(folder) = &options.registration_dir else { return Ok(()) };
+        let service = || Server::builder().add_service(RegistrationServer::new(registrar.clone()));
+        socket::serve(&Registrar::socket(folder), service, over.clone()).await
+    };
+    tokio::select! {
+        served = async { tokio::try_join!(csi, registration) } => drop(served?),
+        () = watch::watch(Arc::clone(&driver)) => {}
+    }
+    Ok(())
+}
+
+async fn controller(options: ControllerOptions) -> Result<()> {
+    let socket = socket::path(&options.endpoint)?;
+    let metrics = Arc::new(Metrics::new()?);
+    let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
+    let identity = Identified { needs: None, constrained: true };
+    let services = || {
+        Server::builder()
+            .add_service(IdentityServer::new(identity.clone()))
+            .add_service(ControllerServer::new(RemoteController(Arc::clone(&metrics))))
+    };
+    tracing::info!(socket = %socket.display(), "serving");
+    socket::serve(&socket, services, over()?.shared()).await?;
+    Ok(())
+}
+
+fn pages(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<MetricsServer> {
+    let metrics = Arc::clone(metrics);
+    Ok(serve::serve(address, move || metrics.text())?)
+}
+
+/// Comes when we are asked to end.
+fn over() -> Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen to SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,195 @@
+//! Interposers: how one is started, given other rules, looked at, and how one sees that it is over. Nothing else knows how a server runs.
+//!
+//! One is started by `fsi mount`, which returns when the mount answers and leaves a keeper and a server that outlive us.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fsi_agent::control::client::{Client, ClientError};
+use fsi_agent::sys::mount::{Device, Mount};
+use rustix::process::WaitOptions;
+use thiserror::Error;
+
+use crate::durable;
+use crate::volume_id;
+
+/// The time that a mount gets to answer.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
+/// The time that the control service of a mount gets to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// The time that a keeper gets to put away what it had.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Why an interposer does not do what it should.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("run {}: {error}", program.display())]
+    Program { program: PathBuf, error: io::Error },
+    #[error("write {}: {error}", path.display())]
+    Write { path: PathBuf, error: io::Error },
+    #[error("the interposer did not start: {0}")]
+    Refused(String),
+    #[error("the interposer did not answer within {STARTS_WITHIN:?}; it is tried again")]
+    Late,
+    #[error("the interposer at {}: {error}", place.display())]
+    Control { place: PathBuf, error: ClientError },
+}
+
+impl ServerError {
+    /// Whether it may come yet.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+}
+
+/// How a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Servers that the mount has had, this one included.
+    pub servers: u64,
+}
+
+/// All interposers of this node.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    program: PathBuf,
+    run_dir: PathBuf,
+    /// Read while somebody waits for a child, written while the children of others are reaped.
+    children: Arc<RwLock<()>>,
+}
+
+impl Servers {
+    /// Those that are started by `program`, with sockets and files in `run_dir`.
+    #[must_use]
+    pub fn new(program: PathBuf, run_dir: PathBuf) -> Self {
+        Self { program, run_dir, children: Arc::default() }
+    }
+
+    /// Has a server show `source` at `place` under these rules; returns when it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start(&self, source: &Path, place: &Path, rules: &str) -> Result<(), ServerError> {
+        let rules_file = self.rules_file(place);
+        write(&rules_file, rules)?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("mount")
+            .arg("--rules")
+            .arg(&rules_file)
+            .arg("--log")
+            .arg(self.log_file(place))
+            .args([source, place])
+            .current_dir("/")
+            .env("FSI_RUN_DIR", &self.run_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let failed = |error| ServerError::Program { program: self.program.clone(), error };
+        let _is_ours = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        let mut child = command.spawn().map_err(failed)?;
+        let Some(status) = wait(&mut child, STARTS_WITHIN).map_err(failed)? else {
+            child.kill().map_err(failed)?;
+            child.wait().map_err(failed)?;
+            return Err(ServerError::Late);
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let mut said = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr.read_to_string(&mut said).map_err(failed)?;
+        }
+        let sentence = said.trim().trim_start_matches("fsi: ").replace('\n', "; ");
+        Err(ServerError::Refused(if sentence.is_empty() { status.to_string() } else { sentence }))
+    }
+
+    /// Puts other rules in force at a mount, made of those that are; none changes nothing.
+    ///
+    /// # Errors
+    /// When they are refused, or nobody answers.
+    pub fn change_rules(&self, mount: &Mount, change: impl FnOnce(&str) -> Option<String>) -> Result<(), ServerError> {
+        let control = |error| ServerError::Control { place: mount.point.clone(), error };
+        let mut client = Client::connect(&self.socket(mount.device), ANSWERS_WITHIN).map_err(control)?;
+        match change(&client.show().map_err(control)?.rules_text) {
+            Some(rules) => client.set(rules).map(drop).map_err(control),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at the server of a mount; none when nobody answers.
+    #[must_use]
+    pub fn look(&self, mount: &Mount) -> Option<Seen> {
+        let mut client = Client::connect(&self.socket(mount.device), ANSWERS_WITHIN).ok()?;
+        Some(Seen { servers: client.show().ok()?.servers })
+    }
+
+    /// After a mount was taken away: waits until its keeper has put everything away, and forgets it.
+    pub fn ended(&self, mount: &Mount) {
+        let socket = self.socket(mount.device);
+        let deadline = Instant::now() + ENDS_WITHIN;
+        // A keeper that was killed leaves its socket, at which nobody listens.
+        while std::os::unix::net::UnixStream::connect(&socket).is_ok() && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        for file in [self.rules_file(&mount.point), self.log_file(&mount.point)] {
+            // They may have been forgotten before.
+            fs::remove_file(file).ok();
+        }
+    }
+
+    /// Takes note of keepers that ended. The first process of a container inherits them, and they would stay as zombies.
+    pub fn reap(&self) {
+        if let Ok(_nobody_waits) = self.children.try_write() {
+            while let Ok(Some(_ended)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        }
+    }
+
+    /// Whether a server was started at this place and not ended.
+    #[must_use]
+    pub fn has_started(&self, place: &Path) -> bool {
+        self.rules_file(place).exists()
+    }
+
+    fn socket(&self, device: Device) -> PathBuf {
+        self.run_dir.join("mounts").join(format!("{}-{}.sock", device.major, device.minor))
+    }
+
+    fn rules_file(&self, place: &Path) -> PathBuf {
+        self.file(place, "yaml")
+    }
+
+    fn log_file(&self, place: &Path) -> PathBuf {
+        self.file(place, "log")
+    }
+
+    fn file(&self, place: &Path, extension: &str) -> PathBuf {
+        let name = volume_id::hex(place.as_os_str().as_encoded_bytes());
+        self.run_dir.join("csi/servers").join(format!("{name}.{extension}"))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), ServerError> {
+    durable::write(path, text.as_bytes()).map_err(|error| ServerError::Write { path: path.to_owned(), error })
+}
+
+/// Waits for a child; none when it goes on for longer.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}

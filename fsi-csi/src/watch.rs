@@ -1,0 +1,148 @@
+//! Looks after the interposers: a server that ended is counted and told to the pods that felt it, and a mount that came after nobody
+//! wanted it any more is taken away.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driver::NodeDriver;
+use crate::error::CallError;
+use crate::mounts::{self, Health, Table};
+use crate::records::{Purpose, Record};
+
+/// How often. A server that ended is replaced within a second, and the count of servers tells it later.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Replaced,
+    Aborted,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Replaced => "InterposerReplaced",
+            Self::Aborted => "InterposerGone",
+        }
+    }
+
+    fn sentence(self, volume: &str) -> String {
+        match self {
+            Self::Replaced => {
+                format!("the server of volume {volume} ended and another one took over; I/O paused meanwhile")
+            }
+            Self::Aborted => {
+                format!(
+                    "the server of volume {volume} and its keeper are gone: its files answer ENOTCONN until the pod is started anew"
+                )
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Death {
+    volume: String,
+    outcome: Outcome,
+    servers: u64,
+}
+
+/// What was seen last of the interposer at a place: the servers it has had, or that it is over.
+#[derive(Debug, Default)]
+struct Seen(HashMap<PathBuf, Option<u64>>);
+
+/// Looks until it is dropped.
+pub async fn watch(driver: Arc<NodeDriver>) {
+    let mut seen = Seen::default();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let looking = Arc::clone(&driver);
+        let look = tokio::task::spawn_blocking(move || {
+            looking.mounting.servers.reap();
+            let deaths = seen.look(&looking);
+            (seen, deaths)
+        });
+        match look.await {
+            Ok((after, Ok(deaths))) => {
+                seen = after;
+                for death in deaths {
+                    tell(&driver, &death).await;
+                }
+            }
+            Ok((after, Err(error))) => {
+                tracing::warn!(%error, "the interposers could not be looked at");
+                seen = after;
+            }
+            Err(_panicked) => seen = Seen::default(),
+        }
+    }
+}
+
+async fn tell(driver: &NodeDriver, death: &Death) {
+    let Death { volume, outcome, servers } = death;
+    driver.metrics.deaths(outcome.name(), *servers);
+    let sentence = outcome.sentence(volume);
+    tracing::warn!(volume, "{sentence}");
+    let records = driver.mounting.records.all().unwrap_or_default();
+    for pod in records.into_iter().filter(|record| record.volume == *volume).filter_map(|record| record.pod) {
+        driver.kubernetes.warn(&pod, outcome.reason(), sentence.clone()).await;
+    }
+}
+
+impl Seen {
+    fn look(&mut self, driver: &NodeDriver) -> Result<Vec<Death>, CallError> {
+        let mounting = &driver.mounting;
+        let records = mounting.records.all()?;
+        let table = Table::read()?;
+        let mut deaths = Vec::new();
+        let served = records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish);
+        self.0.retain(|place, _| records.iter().any(|record| record.place == *place));
+        for Record { volume, place, .. } in served {
+            let Some(mount) = table.at(place).filter(|mount| mounts::is_interposed(mount)) else { continue };
+            let last = self.0.get(place).copied();
+            let now = mounting.servers.look(mount).map(|seen| seen.servers);
+            let is_over = || mounts::health(&mounting.probes, place) == Health::Dead;
+            let death = |outcome, servers| Death { volume: volume.clone(), outcome, servers };
+            match (last, now) {
+                (Some(Some(before)), Some(now)) if now > before => deaths.push(death(Outcome::Replaced, now - before)),
+                (Some(Some(_)), None) if is_over() => deaths.push(death(Outcome::Aborted, 1)),
+                // Between two servers, or slow: it is looked at again.
+                (Some(_), None) => continue,
+                _ => {}
+            }
+            self.0.insert(place.clone(), now);
+        }
+        remove_orphans(driver, &table, &records)?;
+        Ok(deaths)
+    }
+}
+
+/// A start that was given up may come to its end all the same, after the volume was unstaged.
+fn remove_orphans(driver: &NodeDriver, table: &Table, records: &[Record]) -> Result<(), CallError> {
+    let mounting = &driver.mounting;
+    for mount in table.iter().filter(|mount| mounts::is_interposed(mount)) {
+        let is_noted = |records: &[Record]| records.iter().any(|record| record.place == mount.point);
+        // Binds that others make of our mounts were not started by us.
+        if is_noted(records) || !mounting.servers.has_started(&mount.point) {
+            continue;
+        }
+        let Some(id) = mounting.volume_of(mount) else { continue };
+        let Ok(_guard) = driver.locks.hold(id.as_str()) else { continue };
+        if !is_noted(&mounting.records.all()?) {
+            tracing::warn!(place = %mount.point.display(), "a mount that nobody asks for any more is taken away");
+            mounting.unstage(&mount.point)?;
+            driver.metrics.orphan();
+        }
+    }
+    Ok(())
+}

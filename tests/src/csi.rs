@@ -1,0 +1,316 @@
+//! The CSI driver of one test: `fsi-csi node` with folders of its own. When it is over, no mount of it may be left.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use fsi_csi::proto::csi::controller_client::ControllerClient;
+use fsi_csi::proto::csi::node_client::NodeClient;
+use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
+use fsi_csi::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
+use fsi_csi::proto::csi::{
+    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume,
+    VolumeCapability,
+};
+use fsi_csi::proto::registration::registration_client::RegistrationClient;
+use fsi_csi::proto::registration::{InfoRequest, PluginInfo};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::eventually::eventually;
+use crate::fsi::{self, text};
+use crate::mount::scratch;
+
+/// The longest that a call may take.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A running driver and a client.
+#[derive(Debug)]
+pub struct Driver {
+    directory: TempDir,
+    child: Child,
+    runtime: Runtime,
+    channel: Channel,
+    /// The program that it runs as `fsi`.
+    server: PathBuf,
+}
+
+impl Driver {
+    /// One that answers.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with_server(fsi::binary().clone())
+    }
+
+    /// One that starts another program as `fsi`.
+    #[must_use]
+    pub fn with_server(server: PathBuf) -> Self {
+        let directory = scratch();
+        fs::create_dir(directory.path().join("kubelet")).expect("a directory");
+        let child = spawn(directory.path(), &server);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket(directory.path()).display()));
+        let channel = {
+            let _in_it = runtime.enter();
+            endpoint.expect("a path").timeout(LIMIT).connect_lazy()
+        };
+        let driver = Self { directory, child, runtime, channel, server };
+        driver.wait();
+        driver
+    }
+
+    fn wait(&self) {
+        let socket = socket(self.directory.path());
+        eventually("the driver answers", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    }
+
+    /// SIGKILL.
+    pub fn kill_now(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")).expect("it is not 0");
+        kill_process(pid, Signal::KILL).expect("it runs");
+    }
+
+    /// SIGKILL, if it lives, and another one.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+        self.child = spawn(self.directory.path(), &self.server);
+        self.wait();
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket(self.directory.path())
+    }
+
+    /// A path of its own.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.directory.path().join(below)
+    }
+
+    /// Where the files of a volume are.
+    #[must_use]
+    pub fn data(&self, id: &str) -> PathBuf {
+        self.path("pool/volumes").join(id)
+    }
+
+    /// The files of the driver that say what is mounted, and with which rules.
+    #[must_use]
+    pub fn notes(&self) -> Vec<PathBuf> {
+        let folders = ["run/csi/mounts", "run/csi/servers"];
+        let entries = folders.iter().flat_map(|folder| fs::read_dir(self.path(folder)).into_iter().flatten().flatten());
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// Mounts below its folders.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<String> {
+        mounts_below(self.directory.path())
+    }
+
+    /// Waits for an answer.
+    pub fn wait_for<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.block_on(call)
+    }
+
+    #[must_use]
+    pub fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
+    }
+
+    #[must_use]
+    pub fn controller(&self) -> ControllerClient<Channel> {
+        ControllerClient::new(self.channel.clone())
+    }
+
+    /// A volume of 64 MiB.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn create(&self, name: &str, parameters: &[(&str, &str)]) -> Result<Volume, Status> {
+        let request = CreateVolumeRequest {
+            name: name.to_owned(),
+            capacity_range: Some(CapacityRange { required_bytes: 64 << 20, limit_bytes: 0 }),
+            volume_capabilities: vec![capability(Mode::SingleNodeMultiWriter, &[])],
+            parameters: map(parameters),
+            ..CreateVolumeRequest::default()
+        };
+        let made = self.wait_for(self.controller().create_volume(request))?.into_inner();
+        Ok(made.volume.expect("a volume"))
+    }
+
+    /// # Errors
+    /// What the driver answers.
+    pub fn delete(&self, id: &str) -> Result<(), Status> {
+        let request = DeleteVolumeRequest { volume_id: id.to_owned(), ..DeleteVolumeRequest::default() };
+        self.wait_for(self.controller().delete_volume(request)).map(drop)
+    }
+
+    /// Where a volume is staged.
+    #[must_use]
+    pub fn stage_of(&self, id: &str) -> PathBuf {
+        self.path("kubelet").join(id).join("globalmount")
+    }
+
+    /// Where a pod has it.
+    #[must_use]
+    pub fn target_of(&self, id: &str, pod: &str) -> PathBuf {
+        self.path("kubelet").join(id).join(pod).join("mount")
+    }
+
+    /// # Errors
+    /// What the driver answers.
+    pub fn stage(&self, volume: &Volume) -> Result<(), Status> {
+        let stage = self.stage_of(&volume.volume_id);
+        fs::create_dir_all(stage.parent().expect("a folder")).expect("a folder");
+        let request = NodeStageVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            staging_target_path: plain(&stage),
+            volume_capability: Some(capability(Mode::SingleNodeMultiWriter, &[])),
+            volume_context: volume.volume_context.clone(),
+            ..NodeStageVolumeRequest::default()
+        };
+        self.wait_for(self.node().node_stage_volume(request)).map(drop)
+    }
+
+    /// What publishing for a pod takes; change it as the test needs.
+    #[must_use]
+    pub fn publish_request(&self, volume: &Volume, pod: &str) -> NodePublishVolumeRequest {
+        let target = self.target_of(&volume.volume_id, pod);
+        fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
+        NodePublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            staging_target_path: plain(&self.stage_of(&volume.volume_id)),
+            target_path: plain(&target),
+            volume_capability: Some(capability(Mode::SingleNodeMultiWriter, &[])),
+            volume_context: volume.volume_context.clone(),
+            ..NodePublishVolumeRequest::default()
+        }
+    }
+
+    /// Where it is published.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn publish(&self, volume: &Volume, pod: &str) -> Result<PathBuf, Status> {
+        let request = self.publish_request(volume, pod);
+        let target = PathBuf::from(&request.target_path);
+        self.wait_for(self.node().node_publish_volume(request)).map(|_done| target)
+    }
+
+    /// How full a volume is, and how well.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn stats(&self, id: &str, place: &Path) -> Result<NodeGetVolumeStatsResponse, Status> {
+        let request = NodeGetVolumeStatsRequest {
+            volume_id: id.to_owned(),
+            volume_path: plain(place),
+            ..NodeGetVolumeStatsRequest::default()
+        };
+        self.wait_for(self.node().node_get_volume_stats(request)).map(tonic::Response::into_inner)
+    }
+
+    /// What it tells the kubelet.
+    #[must_use]
+    pub fn registered(&self, socket: &Path) -> PluginInfo {
+        self.wait_for(async {
+            let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a path");
+            let channel = endpoint.connect().await.expect("somebody listens");
+            let info = RegistrationClient::new(channel).get_info(InfoRequest {}).await;
+            info.expect("an answer").into_inner()
+        })
+    }
+
+    /// # Errors
+    /// What the driver answers.
+    pub fn unpublish(&self, id: &str, target: &Path) -> Result<(), Status> {
+        let request = NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path: plain(target) };
+        self.wait_for(self.node().node_unpublish_volume(request)).map(drop)
+    }
+
+    /// # Errors
+    /// What the driver answers.
+    pub fn unstage(&self, id: &str) -> Result<(), Status> {
+        let staging_target_path = plain(&self.stage_of(id));
+        let request = NodeUnstageVolumeRequest { volume_id: id.to_owned(), staging_target_path };
+        self.wait_for(self.node().node_unstage_volume(request)).map(drop)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let left = self.mounts();
+        for place in &left {
+            // The test has failed and says so; what it leaves must not fail the next one.
+            drop(Command::new("umount").args(["--lazy", "--force", place]).output());
+        }
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "mounts are left: {}", left.join(", "));
+        }
+    }
+}
+
+/// The driver under test: `$FSI_CSI_BIN`, or the one beside this test, which is then built first.
+#[must_use]
+pub fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| fsi::program("FSI_CSI_BIN", "fsi-csi", "fsi-csi"))
+}
+
+/// A capability with mount options.
+#[must_use]
+pub fn capability(mode: Mode, options: &[&str]) -> VolumeCapability {
+    let mount_flags = options.iter().map(|&option| option.to_owned()).collect();
+    VolumeCapability {
+        access_mode: Some(AccessMode { mode: mode.into() }),
+        access_type: Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() })),
+    }
+}
+
+/// Parameters as CSI has them.
+#[must_use]
+pub fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Mount points below a folder.
+#[must_use]
+pub fn mounts_below(folder: &Path) -> Vec<String> {
+    let mounts = text(&fs::read("/proc/self/mountinfo").expect("every process has one"));
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned));
+    points.filter(|point| Path::new(point).starts_with(folder)).collect()
+}
+
+fn socket(directory: &Path) -> PathBuf {
+    directory.join("csi.sock")
+}
+
+fn plain(path: &Path) -> String {
+    path.to_str().expect("a plain path").to_owned()
+}
+
+fn spawn(directory: &Path, server: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
+    let mut command = fsi::wrapped(binary());
+    command.arg("node").arg("--endpoint").arg(format!("unix://{}", socket(directory).display()));
+    for (option, place) in
+        [("--kubelet-dir", "kubelet"), ("--pool", "pool"), ("--registration-dir", "registry"), ("--run-dir", "run")]
+    {
+        command.arg(option).arg(directory.join(place));
+    }
+    command.args(["--node-id", "test-node", "--no-kubernetes"]).arg("--fsi").arg(server);
+    command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(log);
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
