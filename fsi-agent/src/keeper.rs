@@ -4,6 +4,7 @@
 //! When it gives up, it aborts the connection: users of the mount get ENOTCONN, and the mount stays in its place, so that the
 //! bare directory never shows.
 
+pub mod cgroup;
 pub mod check;
 pub mod message;
 mod mounted;

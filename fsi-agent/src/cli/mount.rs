@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use fsi_agent::fuse::config::{FilePath, MountConfig};
 use fsi_agent::keeper::check::{self, Covering};
-use fsi_agent::keeper::{self, Note};
+use fsi_agent::keeper::{self, Note, cgroup};
 use fsi_agent::rules::parse;
 use fsi_agent::rules::replay::line;
 use fsi_agent::selection::quantity;
@@ -19,6 +19,8 @@ use super::{Failure, output};
 
 /// What the daemon says once the mount answers; anything else is the sentence of its failure.
 const READY: &str = "ready";
+/// Where the processes of mounts go that do not say it themselves.
+const CGROUP: &str = "FSI_CGROUP";
 
 /// `fsi mount SOURCE TARGET` shows the files of SOURCE at TARGET, and does to them what the rules say.
 #[derive(Args, Debug)]
@@ -75,6 +77,9 @@ pub(super) struct MountArgs {
     /// In the background: where the keeper's words go
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
+    /// In the background: have the mount's processes leave for this cgroup, as /sys/fs/cgroup/fsi; by default what FSI_CGROUP says
+    #[arg(long, value_name = "DIR", conflicts_with = "foreground")]
+    cgroup: Option<PathBuf>,
     /// Longest time without a server that answers; then the mount is aborted
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
     deadline: Duration,
@@ -86,12 +91,19 @@ pub(super) struct MountArgs {
 pub(super) fn run(arguments: MountArgs) -> Result<ExitCode, Failure> {
     let is_foreground = arguments.foreground;
     let log = arguments.log.clone();
+    let cgroup = arguments
+        .cgroup
+        .clone()
+        .or_else(|| std::env::var_os(CGROUP).filter(|path| !path.is_empty()).map(PathBuf::from));
     let config = resolve(arguments)?;
     if is_foreground {
-        keep(config, &mut |note| output::say(&format!("fsi: {note}")))
-    } else {
-        detach(&config, log.as_deref())
+        return keep(config, &mut |note| output::say(&format!("fsi: {note}")));
     }
+    if let Some(path) = cgroup {
+        cgroup::join(&path)
+            .map_err(|error| Failure::Failed(anyhow::anyhow!("join the cgroup {}: {error}", path.display())))?;
+    }
+    detach(&config, log.as_deref())
 }
 
 /// `fsi keep`: the keeper as a daemon; configuration on stdin, its readiness or failure on stdout.
@@ -178,6 +190,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         metrics,
         no_agent,
         log: _,
+        cgroup: _,
         deadline,
         drain,
     } = arguments;
