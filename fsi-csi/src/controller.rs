@@ -81,7 +81,7 @@ impl PoolController {
         bounded::work("deleting the volume", LIMIT, guard, move || {
             let table = mounts::Table::read()?;
             if mounting.pool.read(&id)?.is_some()
-                && let Some(mount) = mounting.places(&table, &id).first()
+                && let Some(mount) = mounts::places(&table, &mounting.pool.data(&id)).first()
             {
                 return Err(CallError::InUse { id: id.to_string(), place: mount.point.clone() });
             }
@@ -99,7 +99,8 @@ impl PoolController {
         if request.volume_capabilities.is_empty() {
             return Err(access::AccessError::None.into());
         }
-        self.0.mounting.pool.get(&id)?;
+        let pool = self.0.mounting.pool.clone();
+        bounded::work("looking for the volume", LIMIT, (), move || pool.get(&id)).await?;
         let refused = access::read_all(&request.volume_capabilities).map_err(|error| error.to_string());
         let refused = refused.and_then(|()| {
             let parameters = [&request.parameters, &request.volume_context];
@@ -119,12 +120,15 @@ impl PoolController {
         })
     }
 
-    fn capacity(&self, request: &GetCapacityRequest) -> Result<GetCapacityResponse, CallError> {
+    async fn capacity(&self, request: &GetCapacityRequest) -> Result<GetCapacityResponse, CallError> {
         let can_be = access::read_all(&request.volume_capabilities).is_ok() || request.volume_capabilities.is_empty();
-        let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.served().is_ok());
+        let is_right = Parameters::read(&request.parameters).is_ok_and(|all| all.source.for_claims().is_ok());
         let is_here = self.0.is_in(request.accessible_topology.as_slice());
         let available = match can_be && is_right && is_here {
-            true => as_sent(self.0.mounting.pool.room()?.available),
+            true => {
+                let pool = self.0.mounting.pool.clone();
+                as_sent(bounded::work("asking how full the pool is", LIMIT, (), move || pool.room()).await?.available)
+            }
             false => 0,
         };
         Ok(GetCapacityResponse {
@@ -195,7 +199,9 @@ impl Controller for PoolController {
         request: Request<ListVolumesRequest>,
     ) -> Result<Response<ListVolumesResponse>, Status> {
         let request = request.into_inner();
-        answer(&self.0.metrics, "ListVolumes", "", async { list::list(&self.0, &request) }).await
+        let driver = Arc::clone(&self.0);
+        let work = bounded::work("listing the volumes", LIMIT, (), move || list::list(&driver, &request));
+        answer(&self.0.metrics, "ListVolumes", "", work).await
     }
 
     async fn get_capacity(
@@ -203,7 +209,7 @@ impl Controller for PoolController {
         request: Request<GetCapacityRequest>,
     ) -> Result<Response<GetCapacityResponse>, Status> {
         let request = request.into_inner();
-        answer(&self.0.metrics, "GetCapacity", "", async { self.capacity(&request) }).await
+        answer(&self.0.metrics, "GetCapacity", "", self.capacity(&request)).await
     }
 
     async fn controller_get_capabilities(

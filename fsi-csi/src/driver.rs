@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::TOPOLOGY_KEY;
 use crate::error::CallError;
+use crate::holder::Holders;
 use crate::kubernetes::Kubernetes;
 use crate::locks::Locks;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub struct NodeDriver {
     pub mounting: Mounting,
     pub locks: Locks,
     pub kubernetes: Kubernetes,
+    pub holders: Holders,
     pub metrics: Arc<Metrics>,
 }
 

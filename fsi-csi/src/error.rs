@@ -8,6 +8,7 @@ use thiserror::Error;
 use tonic::{Code, Status};
 
 use crate::access::AccessError;
+use crate::holder::HolderError;
 use crate::kubernetes::KubernetesError;
 use crate::parameters::ParameterError;
 use crate::server::ServerError;
@@ -70,6 +71,8 @@ pub enum CallError {
     #[error("{0}")]
     Kubernetes(#[from] KubernetesError),
     #[error("{0}")]
+    Holder(#[from] HolderError),
+    #[error("{0}")]
     Server(#[from] ServerError),
     #[error("{} says `{sentence}`: the file is damaged", path.display())]
     Damaged { path: PathBuf, sentence: String },
@@ -108,7 +111,8 @@ impl CallError {
             Self::CloneTooSmall { .. } | Self::Shrink { .. } => Code::OutOfRange,
             Self::NoPool(_) => Code::Unimplemented,
             Self::Kubernetes(error) if error.is_the_users() => Code::InvalidArgument,
-            Self::Kubernetes(_) | Self::Silent { .. } => Code::Unavailable,
+            Self::Holder(error) if error.is_the_users() => Code::InvalidArgument,
+            Self::Kubernetes(_) | Self::Holder(_) | Self::Silent { .. } => Code::Unavailable,
             Self::Server(error) if error.is_late() => Code::DeadlineExceeded,
             Self::Server(_) | Self::Damaged { .. } | Self::Bug(_) => Code::Internal,
             Self::Io { what: _, path: _, error } if error.kind() == io::ErrorKind::StorageFull => {

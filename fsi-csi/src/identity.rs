@@ -1,10 +1,12 @@
 //! Who the driver is and what it can.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
 use crate::DRIVER;
+use crate::bounded;
 use crate::proto::csi::identity_server::Identity;
 use crate::proto::csi::plugin_capability::service::Type as Service;
 use crate::proto::csi::plugin_capability::volume_expansion::Type as Expansion;
@@ -13,6 +15,9 @@ use crate::proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     PluginCapability, ProbeRequest, ProbeResponse,
 };
+
+/// The time that the pool gets to be there.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// The driver, on a node or as the controller.
 #[derive(Clone, Debug)]
@@ -56,9 +61,11 @@ impl Identity for Identified {
     }
 
     async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        match self.needs.as_ref().filter(|pool| !pool.is_dir()) {
-            None => Ok(Response::new(ProbeResponse { ready: Some(true) })),
-            Some(pool) => Err(Status::failed_precondition(format!("the pool {} is gone", pool.display()))),
+        if let Some(pool) = self.needs.clone() {
+            let is_there = move || Ok(pool.is_dir().then_some(()).ok_or(pool));
+            let found = bounded::work("looking for the pool", LIMIT, (), is_there).await?;
+            found.map_err(|pool| Status::failed_precondition(format!("the pool {} is gone", pool.display())))?;
         }
+        Ok(Response::new(ProbeResponse { ready: Some(true) }))
     }
 }

@@ -71,6 +71,10 @@ impl Kubernetes {
         Client::try_default().await.map(|client| Self(Some(client)))
     }
 
+    pub(crate) fn client(&self) -> Option<Client> {
+        self.0.clone()
+    }
+
     /// The rules in a ConfigMap.
     ///
     /// # Errors

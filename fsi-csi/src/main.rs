@@ -22,6 +22,9 @@ enum Role {
     Node(NodeOptions),
     /// Identity and controller services without a pool, beside an external-resizer
     Controller(ControllerOptions),
+    /// Do nothing until told to end: what a pod does that holds a claim
+    #[command(hide = true)]
+    Hold,
 }
 
 #[derive(Args, Debug)]
@@ -56,6 +59,12 @@ struct NodeOptions {
     /// Ask nothing of a Kubernetes API: no rules from ConfigMaps, no events
     #[arg(long)]
     no_kubernetes: bool,
+    /// The namespace of the pod we run in, of which pods that hold claims have the image
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide = true)]
+    pod_namespace: Option<String>,
+    /// Its name
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide = true)]
+    pod_name: Option<String>,
 }
 
 #[derive(Args, Debug)]

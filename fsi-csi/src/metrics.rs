@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use fsi_agent::telemetry::metrics as text;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tonic::Code;
 
 /// From a bind mount to a server that is slow to start.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0, 30.0];
 
 /// Names of all metrics, for the docs.
-pub const NAMES: [&str; 4] = [
+pub const NAMES: [&str; 5] = [
     "fsi_csi_calls_total",
     "fsi_csi_call_duration_seconds",
+    "fsi_csi_interposers",
     "fsi_csi_server_deaths_total",
     "fsi_csi_orphans_removed_total",
 ];
@@ -23,6 +24,7 @@ pub struct Metrics {
     registry: Registry,
     calls: IntCounterVec,
     durations: HistogramVec,
+    interposers: IntGauge,
     deaths: IntCounterVec,
     orphans: IntCounter,
 }
@@ -31,7 +33,7 @@ impl Metrics {
     /// # Errors
     /// Two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let [calls, durations, deaths, orphans] = NAMES;
+        let [calls, durations, interposers, deaths, orphans] = NAMES;
         let metrics = Self {
             registry: Registry::new(),
             calls: IntCounterVec::new(
@@ -42,6 +44,7 @@ impl Metrics {
                 HistogramOpts::new(durations, "How long calls of CSI took.").buckets(BUCKETS.to_vec()),
                 &["call"],
             )?,
+            interposers: IntGauge::new(interposers, "Interposers that answered when they were last looked at.")?,
             deaths: IntCounterVec::new(
                 Opts::new(deaths, "Servers of interposed volumes that ended while their volume was in use."),
                 &["outcome"],
@@ -56,6 +59,7 @@ impl Metrics {
         }
         metrics.registry.register(Box::new(metrics.calls.clone()))?;
         metrics.registry.register(Box::new(metrics.durations.clone()))?;
+        metrics.registry.register(Box::new(metrics.interposers.clone()))?;
         metrics.registry.register(Box::new(metrics.deaths.clone()))?;
         metrics.registry.register(Box::new(metrics.orphans.clone()))?;
         Ok(metrics)
@@ -64,6 +68,10 @@ impl Metrics {
     pub(crate) fn call(&self, call: &str, code: Code, took: Duration) {
         self.calls.with_label_values(&[call, &format!("{code:?}")]).inc();
         self.durations.with_label_values(&[call]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn interposers(&self, count: usize) {
+        self.interposers.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn deaths(&self, outcome: &str, count: u64) {

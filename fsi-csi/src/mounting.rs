@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fsi_agent::sys::mount::Mount;
 
 use crate::access::Flags;
 use crate::bounded::Probes;
 use crate::error::CallError;
+use crate::holder::Holder;
 use crate::mounts::{self, Health, Shown, Table};
 use crate::pool::{self, Lifetime, Pool, Wish};
 use crate::records::{Pod, Purpose, Record, Records};
@@ -31,10 +32,14 @@ pub struct Mounting {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub volume: VolumeId,
+    /// Where its files are.
+    pub data: PathBuf,
     /// None: as it is, by a bind mount.
     pub rules: Option<String>,
     pub group: Option<u32>,
     pub pod: Option<Pod>,
+    /// What holds the claim that its files are in.
+    pub holder: Option<Holder>,
 }
 
 /// How a staged volume is to be shown to a pod.
@@ -60,7 +65,7 @@ impl Mounting {
     pub fn publish(&self, wanted: &Wanted, stage: &Path, target: &Path, how: &Published) -> Result<(), CallError> {
         let id = &wanted.volume;
         let table = Table::read()?;
-        let is_staged = table.at(stage).is_some_and(|mount| self.shows(&table, mount, id));
+        let is_staged = table.at(stage).is_some_and(|mount| mounts::shows(&table, mount, &wanted.data));
         if !is_staged {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
         }
@@ -91,18 +96,26 @@ impl Mounting {
         shown.inspect_err(|_| self.undo(target))
     }
 
-    /// Shows a pod a volume that lives as long as the pod.
+    /// Shows a pod a volume that is written in it; with a wish it is made, and lives as long as the pod.
     ///
     /// # Errors
     /// When it cannot; then nothing is left of it.
-    pub fn publish_inline(&self, wanted: &Wanted, wish: &Wish, target: &Path, flags: Flags) -> Result<(), CallError> {
-        let is_new = self.pool.read(&wish.id)?.is_none();
-        self.pool.create(wish)?;
+    pub fn publish_inline(
+        &self,
+        wanted: &Wanted,
+        wish: Option<&Wish>,
+        target: &Path,
+        flags: Flags,
+    ) -> Result<(), CallError> {
+        let is_new = self.records.get(target)?.is_none();
+        if let Some(wish) = wish {
+            self.pool.create(wish)?;
+        }
         let shown = self.show(wanted, target, Purpose::Inline).and_then(|()| mounts::set_flags(target, flags));
         if shown.is_err() && is_new {
             self.undo(target);
-            if let Err(error) = self.pool.delete(&wish.id) {
-                tracing::warn!(%error, volume = %wish.id, "what was made for a pod is left");
+            if let Err(error) = self.forget(wanted.volume.as_str()) {
+                tracing::warn!(%error, volume = %wanted.volume, "what was made for a pod is left");
             }
         }
         shown
@@ -117,22 +130,21 @@ impl Mounting {
         self.records.remove(stage)
     }
 
-    /// Takes a volume away from a pod, with all its files if it was the pod's own.
+    /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is not needed any more.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
-    pub fn unpublish(&self, volume: &str, target: &Path) -> Result<(), CallError> {
+    pub fn unpublish(&self, volume: &str, target: &Path) -> Result<Option<Holder>, CallError> {
+        let holder = self.records.get(target)?.and_then(|record| record.holder);
         self.clear(target)?;
         remove_folder(target)?;
         self.forget(volume)?;
-        self.records.remove(target)
+        self.records.remove(target)?;
+        Ok(holder)
     }
 
     /// Deletes a volume that was a pod's own, now that the pod has it no more.
-    ///
-    /// # Errors
-    /// When it cannot; it is asked for again.
-    pub fn forget(&self, volume: &str) -> Result<(), CallError> {
+    fn forget(&self, volume: &str) -> Result<(), CallError> {
         if let Ok(id) = VolumeId::parse(volume)
             && self.pool.read(&id)?.is_some_and(|volume| volume.lifetime == Lifetime::Pod)
         {
@@ -141,19 +153,14 @@ impl Mounting {
         Ok(())
     }
 
-    /// Where a volume is shown.
-    #[must_use]
-    pub fn places<'a>(&self, table: &'a Table, id: &VolumeId) -> Vec<&'a Mount> {
-        table.iter().filter(|mount| self.shows(table, mount, id)).collect()
-    }
-
-    /// Whether a mount shows that volume.
-    #[must_use]
-    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId) -> bool {
-        let data = self.pool.data(id);
-        match mounts::is_interposed(mount) {
-            true => Path::new(&mount.source) == data,
-            false => table.shown(&data).is_some_and(|shown| shown.has(mount)),
+    /// The files of a volume, which somebody says is at that place.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn data(&self, id: &VolumeId, place: &Path) -> Result<PathBuf, CallError> {
+        match self.records.get(place)?.filter(|record| record.volume == id.as_str()) {
+            Some(record) => Ok(record.data),
+            None => self.pool.get(id).map(|_| self.pool.data(id)),
         }
     }
 
@@ -167,16 +174,22 @@ impl Mounting {
     /// Whether a mount is one that we may take away.
     #[must_use]
     pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
-        mounts::is_interposed(mount) || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount))
+        // A claim's files are anywhere; only what we noted before we mounted it is ours.
+        let is_noted = || self.records.get(&mount.point).is_ok_and(|record| record.is_some());
+        let is_of_pool = || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount));
+        // The pool may be a mount of its own.
+        !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool() || is_noted())
     }
 
     fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
-        let data = self.pool.data(&wanted.volume);
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {
-            let is_wanted =
-                mounts::is_interposed(mount) == wanted.rules.is_some() && self.shows(&table, mount, &wanted.volume);
-            match is_wanted.then(|| self.health(mount)) {
+            let health = match wanted.rules.is_some() {
+                true => mounts::shows_served(mount, &wanted.data).then(|| mounts::health(&self.probes, place)),
+                // A bind mount is as well as what it shows.
+                false => mounts::shows_bound(&table, mount, &wanted.data).then_some(Health::Well),
+            };
+            match health {
                 Some(Health::Well) => return self.give(wanted),
                 Some(Health::Silent) => {
                     return Err(CallError::Silent { id: wanted.volume.to_string(), place: place.to_owned() });
@@ -187,8 +200,8 @@ impl Mounting {
         self.give(wanted)?;
         self.note(wanted, place, purpose)?;
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
-            None => mounts::bind(&data, place),
-            Some(rules) => Ok(self.servers.start(&data, place, rules)?),
+            None => mounts::bind(&wanted.data, place),
+            Some(rules) => Ok(self.servers.start(&wanted.data, place, rules)?),
         });
         shown.inspect_err(|_| match purpose {
             Purpose::Stage => {
@@ -202,21 +215,18 @@ impl Mounting {
     }
 
     fn give(&self, wanted: &Wanted) -> Result<(), CallError> {
-        wanted.group.map_or(Ok(()), |group| pool::give_to(&self.pool.data(&wanted.volume), group))
-    }
-
-    /// A bind mount is as well as the file system of the pool.
-    fn health(&self, mount: &Mount) -> Health {
-        if mounts::is_interposed(mount) { mounts::health(&self.probes, &mount.point) } else { Health::Well }
+        wanted.group.map_or(Ok(()), |group| pool::give_to(&wanted.data, group))
     }
 
     fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
         self.records.add(&Record {
             volume: wanted.volume.to_string(),
             place: place.to_owned(),
+            data: wanted.data.clone(),
             purpose,
             interposed: wanted.rules.is_some(),
             pod: wanted.pod.clone(),
+            holder: wanted.holder.clone(),
         })
     }
 

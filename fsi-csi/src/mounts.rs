@@ -85,14 +85,15 @@ pub fn place(path: &str, what: &'static str) -> Result<PathBuf, CallError> {
     check::absolute(path).map_err(CallError::io("find the directory of", path))
 }
 
-/// The same of a place that is to be empty: where there is no directory for it, it is.
+/// The same of a place that is to be empty, and of which the directory may be gone as well.
 ///
 /// # Errors
 /// The directory cannot be looked at.
-pub fn place_if_there(path: &str) -> Result<Option<PathBuf>, CallError> {
-    match check::absolute(Path::new(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        place => place.map(Some).map_err(CallError::io("find the directory of", Path::new(path))),
+pub fn place_to_empty(path: &str) -> Result<PathBuf, CallError> {
+    let path = Path::new(path);
+    match check::absolute(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        place => place.map_err(CallError::io("find the directory of", path)),
     }
 }
 
@@ -100,6 +101,30 @@ pub fn place_if_there(path: &str) -> Result<Option<PathBuf>, CallError> {
 #[must_use]
 pub fn is_interposed(mount: &Mount) -> bool {
     mount.fstype == FSTYPE
+}
+
+/// Whether a mount shows a directory, as it is or through an interposer.
+#[must_use]
+pub fn shows(table: &Table, mount: &Mount, directory: &Path) -> bool {
+    shows_served(mount, directory) || shows_bound(table, mount, directory)
+}
+
+/// Whether a mount shows a directory through an interposer of its own.
+#[must_use]
+pub fn shows_served(mount: &Mount, directory: &Path) -> bool {
+    is_interposed(mount) && Path::new(&mount.source) == directory
+}
+
+/// Whether a mount shows a directory as it is. What it is may be an interposer's: of a claim of ours.
+#[must_use]
+pub fn shows_bound(table: &Table, mount: &Mount, directory: &Path) -> bool {
+    table.shown(directory).is_some_and(|shown| shown.has(mount))
+}
+
+/// Where a directory is shown.
+#[must_use]
+pub fn places<'a>(table: &'a Table, directory: &Path) -> Vec<&'a Mount> {
+    table.iter().filter(|mount| shows(table, mount, directory)).collect()
 }
 
 /// Shows a directory at a place.

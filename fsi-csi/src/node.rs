@@ -56,10 +56,7 @@ impl NodeService {
         let guard = self.0.locks.hold(id)?;
         let mounting = self.0.mounting.clone();
         bounded::work("unstaging the volume", LIMIT, guard, move || {
-            let Some(stage) = mounts::place_if_there(&request.staging_target_path)? else {
-                return Ok(NodeUnstageVolumeResponse {});
-            };
-            mounting.unstage(&stage)?;
+            mounting.unstage(&mounts::place_to_empty(&request.staging_target_path)?)?;
             Ok(NodeUnstageVolumeResponse {})
         })
         .await
@@ -72,14 +69,13 @@ impl NodeService {
         }
         let guard = self.0.locks.hold(id)?;
         let mounting = self.0.mounting.clone();
-        bounded::work("unpublishing the volume", LIMIT, guard, move || {
-            match mounts::place_if_there(&request.target_path)? {
-                Some(target) => mounting.unpublish(&request.volume_id, &target)?,
-                None => mounting.forget(&request.volume_id)?,
-            }
-            Ok(NodeUnpublishVolumeResponse {})
-        })
-        .await
+        let holder = bounded::work("unpublishing the volume", LIMIT, guard, move || {
+            mounting.unpublish(&request.volume_id, &mounts::place_to_empty(&request.target_path)?)
+        });
+        if let Some(holder) = holder.await? {
+            self.0.holders.release(&holder).await;
+        }
+        Ok(NodeUnpublishVolumeResponse {})
     }
 }
 

@@ -55,8 +55,10 @@ pub enum ParameterError {
     Contradiction { first: &'static str, second: &'static str, why: &'static str },
     #[error("parameter `{name}` is missing: {why}")]
     Missing { name: &'static str, why: &'static str },
-    #[error("source `{0}` is not served by this version; `directory` is")]
+    #[error("source `{0}` is not served by this version; `directory` is, and `pvc` for inline volumes")]
     NotServed(String),
+    #[error("source `pvc` wraps a claim for one pod: write it as an inline volume (`csi:`) of the pod")]
+    OnlyInline,
 }
 
 /// What the parameters say; each has been looked at on its own and with the others.

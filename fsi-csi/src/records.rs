@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::error::CallError;
+use crate::holder::Holder;
 use crate::volume_id;
 
 /// What a mount is for.
@@ -37,10 +38,14 @@ pub struct Pod {
 pub struct Record {
     pub volume: String,
     pub place: PathBuf,
+    /// What is shown there.
+    pub data: PathBuf,
     pub purpose: Purpose,
     /// Whether a server is behind it.
     pub interposed: bool,
     pub pod: Option<Pod>,
+    /// What holds the claim that is shown.
+    pub holder: Option<Holder>,
 }
 
 /// All of this node.
@@ -75,6 +80,18 @@ impl Records {
         durable::remove(&path).map_err(CallError::io("remove", &path))
     }
 
+    /// What was noted of a place.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn get(&self, place: &Path) -> Result<Option<Record>, CallError> {
+        let path = self.path(place);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Ok(serde_json::from_slice(&read.map_err(CallError::io("read", &path))?).ok()),
+        }
+    }
+
     /// All of them. One that cannot be read is of a version that wrote something else, and is left alone.
     ///
     /// # Errors
@@ -104,10 +121,18 @@ mod tests {
         assert_eq!(records.all().unwrap(), []);
         let pod = Some(Pod { namespace: "n".to_owned(), name: "p".to_owned(), uid: "u".to_owned() });
         let place = PathBuf::from("/var/lib/kubelet/x/mount");
-        let record =
-            Record { volume: "v".to_owned(), place: place.clone(), purpose: Purpose::Publish, interposed: true, pod };
+        let record = Record {
+            volume: "v".to_owned(),
+            place: place.clone(),
+            data: PathBuf::from("/pool/v"),
+            purpose: Purpose::Publish,
+            interposed: true,
+            pod,
+            holder: None,
+        };
         records.add(&record).unwrap();
         records.add(&record).unwrap();
+        assert_eq!(records.get(&place).unwrap().as_ref(), Some(&record));
         assert_eq!(records.all().unwrap(), [record]);
         records.remove(&place).unwrap();
         records.remove(&place).unwrap();

@@ -11,6 +11,7 @@ use fsi_csi::bounded::Probes;
 use fsi_csi::controller::PoolController;
 use fsi_csi::controller::remote::RemoteController;
 use fsi_csi::driver::{NodeDriver, Reach};
+use fsi_csi::holder::Holders;
 use fsi_csi::identity::Identified;
 use fsi_csi::kubernetes::Kubernetes;
 use fsi_csi::locks::Locks;
@@ -44,6 +45,10 @@ pub(super) fn main(options: Options) -> ExitCode {
             match options.command {
                 Role::Node(options) => node(options).await,
                 Role::Controller(options) => controller(options).await,
+                Role::Hold => {
+                    over()?.await;
+                    Ok(())
+                }
             }
         });
         // A call into a mount that hangs is not waited for.
@@ -70,6 +75,13 @@ async fn node(options: NodeOptions) -> Result<()> {
     let pool = Pool::open(&options.pool)?;
     let reach = if options.pool_shared { Reach::Everywhere } else { Reach::Node };
     let identity = Identified { needs: Some(pool.root().to_owned()), constrained: reach == Reach::Node };
+    let holders = Holders {
+        kubernetes: kubernetes.clone(),
+        node: options.node_id.clone(),
+        // The mount table knows no links.
+        kubelet: options.kubelet_dir.canonicalize().unwrap_or_else(|_missing| options.kubelet_dir.clone()),
+        own: options.pod_namespace.zip(options.pod_name),
+    };
     let driver = Arc::new(NodeDriver {
         node: options.node_id,
         reach,
@@ -81,6 +93,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         },
         locks: Locks::default(),
         kubernetes,
+        holders,
         metrics,
     });
     let services = || {

@@ -122,6 +122,7 @@ impl Seen {
             }
             self.0.insert(place.clone(), now);
         }
+        driver.metrics.interposers(self.0.values().flatten().count());
         remove_orphans(driver, &table, &records)?;
         Ok(deaths)
     }
@@ -136,8 +137,8 @@ fn remove_orphans(driver: &NodeDriver, table: &Table, records: &[Record]) -> Res
         if is_noted(records) || !mounting.servers.has_started(&mount.point) {
             continue;
         }
-        let Some(id) = mounting.volume_of(mount) else { continue };
-        let Ok(_guard) = driver.locks.hold(id.as_str()) else { continue };
+        let volume = mounting.volume_of(mount).map_or_else(|| mount.point.display().to_string(), |id| id.to_string());
+        let Ok(_guard) = driver.locks.hold(&volume) else { continue };
         if !is_noted(&mounting.records.all()?) {
             tracing::warn!(place = %mount.point.display(), "a mount that nobody asks for any more is taken away");
             mounting.unstage(&mount.point)?;

@@ -1,20 +1,22 @@
 //! The CSI driver of one test: `fsi-csi node` with folders of its own. When it is over, no mount of it may be left.
 
-use std::collections::HashMap;
+pub mod api;
+pub mod controller;
+pub mod requests;
+mod setup;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use fsi_csi::proto::csi::controller_client::ControllerClient;
 use fsi_csi::proto::csi::node_client::NodeClient;
 use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
-use fsi_csi::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use fsi_csi::proto::csi::{
     CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
     NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume,
-    VolumeCapability,
 };
 use fsi_csi::proto::registration::registration_client::RegistrationClient;
 use fsi_csi::proto::registration::{InfoRequest, PluginInfo};
@@ -24,8 +26,12 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use self::api::Api;
+use self::requests::{capability, map, mounts_below};
+use self::setup::Setup;
 use crate::eventually::eventually;
-use crate::fsi::{self, text};
+use crate::fsi;
+use crate::http;
 use crate::mount::scratch;
 
 /// The longest that a call may take.
@@ -38,30 +44,42 @@ pub struct Driver {
     child: Child,
     runtime: Runtime,
     channel: Channel,
-    /// The program that it runs as `fsi`.
-    server: PathBuf,
+    setup: Setup,
 }
 
 impl Driver {
     /// One that answers.
     #[must_use]
     pub fn start() -> Self {
-        Self::with_server(fsi::binary().clone())
+        Self::with(Setup::new())
     }
 
     /// One that starts another program as `fsi`.
     #[must_use]
     pub fn with_server(server: PathBuf) -> Self {
+        Self::with(Setup { server, ..Setup::new() })
+    }
+
+    /// One that is run by a program which sets something up and then runs its last arguments.
+    #[must_use]
+    pub fn under(wrapper: &[&str]) -> Self {
+        let wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        Self::with(Setup { wrapper, ..Setup::new() })
+    }
+
+    /// One in a cluster.
+    #[must_use]
+    pub fn in_cluster(api: &Api) -> Self {
+        Self::with(Setup { kubeconfig: Some(api.kubeconfig()), ..Setup::new() })
+    }
+
+    fn with(setup: Setup) -> Self {
         let directory = scratch();
         fs::create_dir(directory.path().join("kubelet")).expect("a directory");
-        let child = spawn(directory.path(), &server);
+        let child = setup.spawn(directory.path());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let endpoint = Endpoint::from_shared(format!("unix://{}", socket(directory.path()).display()));
-        let channel = {
-            let _in_it = runtime.enter();
-            endpoint.expect("a path").timeout(LIMIT).connect_lazy()
-        };
-        let driver = Self { directory, child, runtime, channel, server };
+        let channel = channel(&runtime, directory.path());
+        let driver = Self { directory, child, runtime, channel, setup };
         driver.wait();
         driver
     }
@@ -81,7 +99,9 @@ impl Driver {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it is ours");
-        self.child = spawn(self.directory.path(), &self.server);
+        self.child = self.setup.spawn(self.directory.path());
+        // The old one finds out with its next call that it leads nowhere.
+        self.channel = channel(&self.runtime, self.directory.path());
         self.wait();
     }
 
@@ -89,6 +109,35 @@ impl Driver {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         socket(self.directory.path())
+    }
+
+    /// The value of one of its metrics, by name and labels.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = http::get(self.setup.metrics, "/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    }
+
+    /// SIGKILL to the server of a staged volume.
+    pub fn kill_server(&self, id: &str) {
+        self.kill_server_at(&self.stage_of(id));
+    }
+
+    /// SIGKILL to the server of a mount.
+    pub fn kill_server_at(&self, place: &Path) {
+        let [server, _keeper] = self.server_and_keeper(place);
+        kill_process(server, Signal::KILL).expect("it runs");
+    }
+
+    /// The processes of a mount.
+    #[must_use]
+    pub fn server_and_keeper(&self, place: &Path) -> [Pid; 2] {
+        let mut show = fsi::fsi(["ctl".as_ref(), place.as_os_str(), "show".as_ref(), "--json".as_ref()]);
+        let shown = fsi::succeed(show.env("FSI_RUN_DIR", self.path("run"))).stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("a document");
+        let pid = |field: &str| i32::try_from(shown[field].as_i64()?).ok().and_then(Pid::from_raw);
+        ["server_pid", "keeper_pid"].map(|field| pid(field).expect("a pid"))
     }
 
     /// A path of its own.
@@ -238,6 +287,33 @@ impl Driver {
         self.wait_for(self.node().node_unpublish_volume(request)).map(drop)
     }
 
+    /// As a pod that starts, each call twice, as the kubelet may; where the pod has it.
+    #[must_use]
+    pub fn up(&self, volume: &Volume, pod: &str) -> PathBuf {
+        for _ in 0..2 {
+            self.stage(volume).expect("staged");
+        }
+        self.publish(volume, pod).expect("published");
+        self.publish(volume, pod).expect("published")
+    }
+
+    /// As the last pod that ends, each call twice.
+    pub fn down(&self, id: &str, target: &Path) {
+        for _ in 0..2 {
+            self.unpublish(id, target).expect("unpublished");
+            assert!(!target.exists(), "the target is removed");
+        }
+        for _ in 0..2 {
+            self.unstage(id).expect("unstaged");
+        }
+    }
+
+    /// Nothing is mounted, and no note says that something is.
+    pub fn nothing_left(&self) {
+        assert_eq!(self.mounts(), Vec::<String>::new());
+        assert_eq!(self.notes(), Vec::<PathBuf>::new());
+    }
+
     /// # Errors
     /// What the driver answers.
     pub fn unstage(&self, id: &str) -> Result<(), Status> {
@@ -269,28 +345,10 @@ pub fn binary() -> &'static PathBuf {
     BINARY.get_or_init(|| fsi::program("FSI_CSI_BIN", "fsi-csi", "fsi-csi"))
 }
 
-/// A capability with mount options.
-#[must_use]
-pub fn capability(mode: Mode, options: &[&str]) -> VolumeCapability {
-    let mount_flags = options.iter().map(|&option| option.to_owned()).collect();
-    VolumeCapability {
-        access_mode: Some(AccessMode { mode: mode.into() }),
-        access_type: Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() })),
-    }
-}
-
-/// Parameters as CSI has them.
-#[must_use]
-pub fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// Mount points below a folder.
-#[must_use]
-pub fn mounts_below(folder: &Path) -> Vec<String> {
-    let mounts = text(&fs::read("/proc/self/mountinfo").expect("every process has one"));
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned));
-    points.filter(|point| Path::new(point).starts_with(folder)).collect()
+fn channel(runtime: &Runtime, directory: &Path) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket(directory).display())).expect("a path");
+    let _in_it = runtime.enter();
+    endpoint.timeout(LIMIT).connect_lazy()
 }
 
 fn socket(directory: &Path) -> PathBuf {
@@ -299,18 +357,4 @@ fn socket(directory: &Path) -> PathBuf {
 
 fn plain(path: &Path) -> String {
     path.to_str().expect("a plain path").to_owned()
-}
-
-fn spawn(directory: &Path, server: &Path) -> Child {
-    let log = fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
-    let mut command = fsi::wrapped(binary());
-    command.arg("node").arg("--endpoint").arg(format!("unix://{}", socket(directory).display()));
-    for (option, place) in
-        [("--kubelet-dir", "kubelet"), ("--pool", "pool"), ("--registration-dir", "registry"), ("--run-dir", "run")]
-    {
-        command.arg(option).arg(directory.join(place));
-    }
-    command.args(["--node-id", "test-node", "--no-kubernetes"]).arg("--fsi").arg(server);
-    command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(log);
-    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }

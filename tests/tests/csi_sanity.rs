@@ -33,8 +33,7 @@ fn sanity(parameters: Option<&str>) {
     let ran = said.lines().find(|line| line.starts_with("Ran ")).expect("it counts");
     let count: usize = ran.split(' ').nth(1).and_then(|count| count.parse().ok()).expect("a number");
     assert!(count >= 50, "few cases: {ran}");
-    assert_eq!(driver.mounts(), Vec::<String>::new(), "mounts are left");
-    assert_eq!(driver.notes(), Vec::<std::path::PathBuf>::new(), "notes of mounts are left");
+    driver.nothing_left();
     assert_eq!(fs::read_dir(driver.path("pool/volumes")).expect("the pool").count(), 0, "volumes are left");
 }
 

@@ -22,7 +22,7 @@ pub(super) async fn create(
     }
     access::read_all(&request.volume_capabilities)?;
     let read = Parameters::read(&request.parameters)?;
-    read.source.served()?;
+    read.source.for_claims()?;
     let clone_of = clone_source(request.volume_content_source.as_ref())?;
     let range = Range::read(request.capacity_range.as_ref())?;
     let requisite = request.accessibility_requirements.as_ref().map_or(&[][..], |wished| &wished.requisite);

@@ -27,10 +27,13 @@ pub(super) async fn expand(
     let mounting = driver.mounting.clone();
     bounded::work("expanding the volume", LIMIT, guard, move || {
         let before = mounting.pool.get(&id)?.bytes;
-        let not_there = || CallError::NotThere { id: id.to_string(), place: request.volume_path.clone().into() };
-        let place = mounts::place_if_there(&request.volume_path)?.ok_or_else(not_there)?;
+        let place = mounts::place_to_empty(&request.volume_path)?;
+        let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
         let table = Table::read()?;
-        table.at(&place).filter(|mount| mounting.shows(&table, mount, &id)).ok_or_else(not_there)?;
+        table
+            .at(&place)
+            .filter(|mount| mounts::shows(&table, mount, &mounting.pool.data(&id)))
+            .ok_or_else(not_there)?;
         let Some(bytes) = wished.or(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
         tell_servers(&mounting, &table, &id, before, bytes)?;
         let capacity = mounting.pool.grow(&id, bytes)?;
@@ -48,7 +51,8 @@ fn tell_servers(
 ) -> Result<(), CallError> {
     let Some(before) = before.filter(|before| *before < bytes) else { return Ok(()) };
     let mut told = Vec::new();
-    for mount in mounting.places(table, id).into_iter().filter(|mount| mounts::is_interposed(mount)) {
+    for mount in mounts::places(table, &mounting.pool.data(id)).into_iter().filter(|mount| mounts::is_interposed(mount))
+    {
         // A server shows at its stage and at every pod.
         if !told.contains(&mount.device) {
             told.push(mount.device);

@@ -1,15 +1,17 @@
 //! Volumes shown at their stage, and to pods.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use crate::access::{self, Access};
 use crate::bounded;
 use crate::controller::own_parameters;
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
+use crate::holder::{Held, Holder, HolderError};
 use crate::mounting::{Published, Wanted};
 use crate::mounts;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Source};
 use crate::pool::{Lifetime, Pool, Range, Wish};
 use crate::proto::csi::{
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeStageVolumeRequest, NodeStageVolumeResponse,
@@ -37,19 +39,24 @@ impl Asked {
         whose: Namespace,
     ) -> Result<Self, CallError> {
         let parameters = Parameters::read(context)?;
-        parameters.source.served()?;
+        match whose {
+            Namespace::OfTheClaim => parameters.source.for_claims()?,
+            Namespace::OfThePod => parameters.source.for_pods()?,
+        }
         let config_map = driver.config_map(&parameters, context, whose).await?;
         Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context) })
     }
 
+    /// A volume of the pool.
     fn wanted(&self, pool: &Pool) -> Result<Wanted, CallError> {
         let bytes = pool.get(&self.volume)?.bytes;
-        self.sized(bytes)
+        self.shown(pool.data(&self.volume), bytes, None)
     }
 
-    fn sized(&self, bytes: Option<u64>) -> Result<Wanted, CallError> {
+    fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
-        Ok(Wanted { volume: self.volume.clone(), rules, group: self.access.group, pod: self.pod.clone() })
+        let (volume, group, pod) = (self.volume.clone(), self.access.group, self.pod.clone());
+        Ok(Wanted { volume, data, rules, group, pod, holder })
     }
 }
 
@@ -58,12 +65,12 @@ pub(super) async fn stage(
     request: NodeStageVolumeRequest,
 ) -> Result<NodeStageVolumeResponse, CallError> {
     let id = some_id(&request.volume_id)?;
-    let stage = mounts::place(&request.staging_target_path, "staging target path")?;
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, Namespace::OfTheClaim).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
+        let stage = mounts::place(&request.staging_target_path, "staging target path")?;
         mounting.stage(&asked.wanted(&mounting.pool)?, &stage)?;
         Ok(NodeStageVolumeResponse {})
     })
@@ -75,26 +82,34 @@ pub(super) async fn publish(
     request: NodePublishVolumeRequest,
 ) -> Result<NodePublishVolumeResponse, CallError> {
     let id = some_id(&request.volume_id)?;
-    let target = mounts::place(&request.target_path, "target path")?;
     let mut access = access::read(request.volume_capability.as_ref())?;
     if request.readonly {
         access.flags = access.flags.read_only();
     }
     let is_inline = request.volume_context.get("csi.storage.k8s.io/ephemeral").is_some_and(|value| value == "true");
-    let stage = match is_inline {
-        true => None,
-        false => Some(mounts::place(&request.staging_target_path, "staging target path")?),
-    };
     let whose = if is_inline { Namespace::OfThePod } else { Namespace::OfTheClaim };
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
     let mounting = driver.mounting.clone();
+    let held = match &asked.parameters.source {
+        Source::Claim { name } => {
+            let pod = asked.pod.as_ref().ok_or(HolderError::NoPod)?;
+            Some(driver.holders.hold(&asked.volume, pod, name).await?)
+        }
+        Source::Directory | Source::Class { .. } => None,
+    };
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
-    let context = request.volume_context;
     bounded::work("publishing the volume", LIMIT, guard, move || {
-        match stage {
-            Some(stage) => mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?,
-            None => mounting.publish_inline(&asked.sized(None)?, &inline(&asked, &context), &target, how.flags)?,
+        let target = mounts::place(&request.target_path, "target path")?;
+        if let Some(Held { holder, directory }) = held {
+            mounting.publish_inline(&asked.shown(directory, None, Some(holder))?, None, &target, how.flags)?;
+        } else if is_inline {
+            let wish = inline(&asked, &request.volume_context);
+            let wanted = asked.shown(mounting.pool.data(&asked.volume), None, None)?;
+            mounting.publish_inline(&wanted, Some(&wish), &target, how.flags)?;
+        } else {
+            let stage = mounts::place(&request.staging_target_path, "staging target path")?;
+            mounting.publish(&asked.wanted(&mounting.pool)?, &stage, &target, &how)?;
         }
         Ok(NodePublishVolumeResponse {})
     })

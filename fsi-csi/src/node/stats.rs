@@ -34,12 +34,12 @@ pub(super) async fn stats(
     // Looking changes nothing, so it waits for nobody and keeps nobody away.
     let nothing = ();
     bounded::work("asking how full the volume is", LIMIT, nothing, move || {
-        mounting.pool.get(&id)?;
-        let not_there = || CallError::NotThere { id: id.to_string(), place: request.volume_path.clone().into() };
-        let place = mounts::place_if_there(&request.volume_path)?.ok_or_else(not_there)?;
+        let place = mounts::place_to_empty(&request.volume_path)?;
+        let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        let mount = table.at(&place).filter(|mount| mounting.shows(&table, mount, &id)).ok_or_else(not_there)?;
-        Ok(look(&mounting.probes, &place, mounts::is_interposed(mount)))
+        let mount = table.at(&place).filter(|mount| mounts::shows(&table, mount, &data));
+        let mount = mount.ok_or_else(|| CallError::NotThere { id: id.to_string(), place: place.clone() })?;
+        Ok(look(&mounting.probes, &place, mounts::shows_served(mount, &data)))
     })
     .await
 }

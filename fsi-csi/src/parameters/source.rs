@@ -38,14 +38,24 @@ impl Source {
         }
     }
 
-    /// That this version has the data.
+    /// That a claim of ours can have it.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn served(&self) -> Result<(), ParameterError> {
+    /// When it cannot.
+    pub fn for_claims(&self) -> Result<(), ParameterError> {
         match self {
-            Self::Directory => Ok(()),
-            Self::Claim { .. } => Err(ParameterError::NotServed("pvc".to_owned())),
+            Self::Claim { .. } => Err(ParameterError::OnlyInline),
+            Self::Directory | Self::Class { .. } => self.for_pods(),
+        }
+    }
+
+    /// That a volume that is written in a pod can have it.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn for_pods(&self) -> Result<(), ParameterError> {
+        match self {
+            Self::Directory | Self::Claim { .. } => Ok(()),
             Self::Class { name } => Err(ParameterError::NotServed(format!("storageClass:{name}"))),
         }
     }

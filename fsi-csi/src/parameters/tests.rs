@@ -117,6 +117,9 @@ fn sources_are_told_apart() {
     assert_eq!(read(&[("persistentVolumeClaimName", "c")]).unwrap().source, Source::Claim { name: "c".to_owned() });
     let class = read(&[("source", "storageClass:fast")]).unwrap().source;
     assert_eq!(class, Source::Class { name: "fast".to_owned() });
-    let refused = class.served().unwrap_err().to_string();
-    assert_eq!(refused, "source `storageClass:fast` is not served by this version; `directory` is");
+    let refused = class.for_pods().unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "source `storageClass:fast` is not served by this version; `directory` is, and `pvc` for inline volumes"
+    );
 }

@@ -1,0 +1,202 @@
+//! Claims of other drivers: an unprivileged pod on this node holds the claim, and its files are found below the kubelet's folder.
+//!
+//! The holder does nothing. It mounts the claim with a `subPath`, which the kubelet makes a bind mount of its own for, whatever kind of volume
+//! is behind the claim. It belongs to the pod that asked for it, so that it goes with it even when nobody is left to remove it.
+
+mod manifest;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::error::CallError;
+use crate::kubernetes::Kubernetes;
+use crate::mounts::Table;
+use crate::records::Pod;
+use crate::volume_id::VolumeId;
+
+/// The time that a holder gets to start; the kubelet asks again.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
+/// The time that an answer of the API may take.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(300);
+
+pub use self::manifest::name;
+
+/// Why a claim is not at hand.
+#[derive(Debug, Error)]
+pub enum HolderError {
+    #[error("source `pvc`: there is no Kubernetes here to ask for claim `{0}`")]
+    NoKubernetes(String),
+    #[error("source `pvc`: the kubelet does not tell the pod; the CSIDriver needs `podInfoOnMount: true`")]
+    NoPod,
+    #[error("source `pvc`: there is no claim `{namespace}/{claim}`")]
+    NoClaim { namespace: String, claim: String },
+    #[error("source `pvc`: claim `{namespace}/{claim}` has volumeMode Block; only Filesystem is served")]
+    Block { namespace: String, claim: String },
+    #[error("claim `{namespace}/{claim}` is not at hand on this node: pod `{holder}`, which holds it, {why}")]
+    Waits { namespace: String, claim: String, holder: String, why: String },
+    #[error("source `pvc`: which image a holder has is not known: {0}")]
+    NoImage(String),
+    #[error("the API, asked to {what}: {error}")]
+    Api { what: &'static str, error: Box<kube::Error> },
+    #[error("the API did not {what} within {ANSWERS_WITHIN:?}")]
+    Late { what: &'static str },
+}
+
+impl HolderError {
+    /// Whether the user has to change something.
+    #[must_use]
+    pub const fn is_the_users(&self) -> bool {
+        match self {
+            Self::NoKubernetes(_) | Self::NoPod | Self::NoClaim { .. } | Self::Block { .. } => true,
+            Self::Waits { .. } | Self::NoImage(_) | Self::Api { .. } | Self::Late { .. } => false,
+        }
+    }
+}
+
+/// A holder by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// A claim at hand.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub holder: Holder,
+    /// Where its files are on this node.
+    pub directory: PathBuf,
+}
+
+/// The holders of this node.
+#[derive(Clone, Debug)]
+pub struct Holders {
+    pub kubernetes: Kubernetes,
+    pub node: String,
+    pub kubelet: PathBuf,
+    /// The pod that we run in, of which a holder has the image.
+    pub own: Option<(String, String)>,
+}
+
+impl Holders {
+    /// Has a claim held on this node, for a volume of that pod; returns when its files are at hand.
+    ///
+    /// # Errors
+    /// When they are not; it is asked for again.
+    pub async fn hold(&self, id: &VolumeId, pod: &Pod, claim: &str) -> Result<Held, CallError> {
+        let client = self.kubernetes.client().ok_or_else(|| HolderError::NoKubernetes(claim.to_owned()))?;
+        let holder = Holder { namespace: pod.namespace.clone(), name: name(id) };
+        let volume_of = |found: PersistentVolumeClaim| found.spec.and_then(|spec| spec.volume_name);
+        self.claim(&client, pod, claim).await?;
+        let pods = Api::<PodObject>::namespaced(client.clone(), &pod.namespace);
+        let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
+        let waits = |why: String| HolderError::Waits {
+            namespace: pod.namespace.clone(),
+            claim: claim.to_owned(),
+            holder: holder.name.clone(),
+            why,
+        };
+        loop {
+            let why = match answered("tell the holder", pods.get_opt(&holder.name)).await? {
+                None => {
+                    self.create(&client, &pods, id, pod, claim).await?;
+                    "was made just now".to_owned()
+                }
+                Some(found) => match manifest::state(&found) {
+                    manifest::State::Runs { uid } => {
+                        let volume = volume_of(self.claim(&client, pod, claim).await?).unwrap_or_default();
+                        let directory = manifest::directory(&self.kubelet, &uid, &volume);
+                        if Table::read()?.at(&directory).is_some() {
+                            return Ok(Held { holder, directory });
+                        }
+                        format!("runs, but nothing is mounted at {}", directory.display())
+                    }
+                    manifest::State::Ended => {
+                        remove(&pods, &holder.name).await?;
+                        "ended and is made anew".to_owned()
+                    }
+                    manifest::State::Waits(why) => why,
+                },
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(waits(why).into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Lets a claim go. When the API is away, the holder goes with its pod.
+    pub async fn release(&self, holder: &Holder) {
+        let Some(client) = self.kubernetes.client() else { return };
+        let pods = Api::<PodObject>::namespaced(client, &holder.namespace);
+        if let Err(error) = remove(&pods, &holder.name).await {
+            tracing::warn!(%error, holder = holder.name, "a holder is left to go with its pod");
+        }
+    }
+
+    async fn claim(&self, client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolumeClaim, HolderError> {
+        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &pod.namespace);
+        let (namespace, claim) = (pod.namespace.clone(), claim.to_owned());
+        let Some(found) = answered("tell the claim", claims.get_opt(&claim)).await? else {
+            return Err(HolderError::NoClaim { namespace, claim });
+        };
+        match found.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref()) {
+            Some("Block") => Err(HolderError::Block { namespace, claim }),
+            Some(_) | None => Ok(found),
+        }
+    }
+
+    async fn create(
+        &self,
+        client: &Client,
+        pods: &Api<PodObject>,
+        id: &VolumeId,
+        pod: &Pod,
+        claim: &str,
+    ) -> Result<(), HolderError> {
+        let (namespace, name) = self.own.clone().ok_or_else(|| {
+            HolderError::NoImage("the driver's own pod is told by POD_NAMESPACE and POD_NAME".to_owned())
+        })?;
+        let owns = Api::<PodObject>::namespaced(client.clone(), &namespace);
+        let own = answered("tell the driver's own pod", owns.get(&name)).await?;
+        let container =
+            own.spec.and_then(|spec| spec.containers.into_iter().find(|container| container.image.is_some()));
+        let image = container.ok_or_else(|| HolderError::NoImage(format!("pod {namespace}/{name} has none")))?;
+        let pod = manifest::pod(&self.node, id, pod, claim, &image)
+            .map_err(|error| HolderError::NoImage(error.to_string()))?;
+        match answered("make the holder", pods.create(&PostParams::default(), &pod)).await {
+            // Another call was faster.
+            Err(HolderError::Api { error, .. }) if is_code(&error, 409) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+}
+
+async fn remove(pods: &Api<PodObject>, name: &str) -> Result<(), HolderError> {
+    let at_once = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+    match answered("remove the holder", pods.delete(name, &at_once)).await {
+        Err(HolderError::Api { error, .. }) if is_code(&error, 404) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+async fn answered<T>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, HolderError> {
+    match tokio::time::timeout(ANSWERS_WITHIN, answer).await {
+        Ok(answer) => answer.map_err(|error| HolderError::Api { what, error: Box::new(error) }),
+        Err(_elapsed) => Err(HolderError::Late { what }),
+    }
+}

@@ -1,0 +1,151 @@
+//! A Kubernetes API with the little that the CSI driver asks of one: ConfigMaps, and events that are sent to it.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, thread};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What it has, by path, and what it was sent.
+#[derive(Debug, Default)]
+struct Content {
+    objects: HashMap<String, Value>,
+    events: Vec<Value>,
+    status_of_pods: Value,
+}
+
+/// A running one; it serves until the test ends.
+#[derive(Debug)]
+pub struct Api {
+    directory: TempDir,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Api {
+    #[must_use]
+    pub fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let server = format!("http://{}", listener.local_addr().expect("it listens"));
+        let named = |kind: &str, content: Value| json!([{ "name": "test", kind: content }]);
+        let access = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": named("cluster", json!({ "server": server })),
+            "users": named("user", json!({})),
+            "contexts": named("context", json!({ "cluster": "test", "user": "test" })),
+        });
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("config"), access.to_string()).expect("a file");
+        let content = Arc::new(Mutex::new(Content::default()));
+        let shared = Arc::clone(&content);
+        thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                // A client that hangs up is its own business.
+                drop(serve(&connection, &shared));
+            }
+        });
+        Self { directory, content }
+    }
+
+    /// The access to it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("config")
+    }
+
+    /// Has a ConfigMap from now on.
+    pub fn put_config_map(&self, namespace: &str, name: &str, data: &[(&str, &str)]) {
+        let data: HashMap<_, _> = data.iter().copied().collect();
+        let metadata = json!({ "namespace": namespace, "name": name });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data });
+        self.put(namespace, "configmaps", name, map);
+    }
+
+    /// Has any object from now on: `pods` and so on.
+    pub fn put(&self, namespace: &str, kind: &str, name: &str, object: Value) {
+        self.lock().objects.insert(format!("/api/v1/namespaces/{namespace}/{kind}/{name}"), object);
+    }
+
+    /// How pods are that are made from now on.
+    pub fn set_status_of_pods(&self, status: Value) {
+        self.lock().status_of_pods = status;
+    }
+
+    /// The objects of a kind in a namespace.
+    #[must_use]
+    pub fn objects(&self, namespace: &str, kind: &str) -> Vec<Value> {
+        let prefix = format!("/api/v1/namespaces/{namespace}/{kind}/");
+        let content = self.lock();
+        content.objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The events that were sent.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.lock().events.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request of a connection.
+fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()> {
+    let mut reader = BufReader::new(connection);
+    let mut request = String::new();
+    reader.read_line(&mut request)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = path.split('?').next().unwrap_or_default();
+    let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
+    let (status, answer) = match (method, content.objects.get(path).cloned()) {
+        ("GET", Some(object)) => (200, object),
+        ("DELETE", Some(object)) => {
+            content.objects.remove(path);
+            (200, object)
+        }
+        ("POST", _) if path.ends_with("/events") => {
+            let event: Value = serde_json::from_slice(&body).unwrap_or_default();
+            content.events.push(event.clone());
+            (201, event)
+        }
+        // A kubelet would start it; this one is at once what the test says.
+        ("POST", _) if path.ends_with("/pods") => {
+            let mut pod: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            pod["metadata"]["uid"] = format!("uid-of-{name}").into();
+            pod["status"] = content.status_of_pods.clone();
+            content.objects.insert(format!("{path}/{name}"), pod.clone());
+            (201, pod)
+        }
+        _ => {
+            let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
+            (404, status)
+        }
+    };
+    let answer = answer.to_string();
+    write!(
+        connection,
+        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+        answer.len()
+    )
+}

@@ -1,0 +1,206 @@
+//! What the CSI driver asks of a Kubernetes API: rules from ConfigMaps of the right namespace, and events for the pods that feel something.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use fsi_csi::volume_id::VolumeId;
+use fsi_tests::csi::Driver;
+use fsi_tests::csi::api::Api;
+use fsi_tests::csi::requests::{FLAKY, errno_of_write, inline_volume};
+use fsi_tests::eventually::eventually;
+use fsi_tests::need::{Need, has};
+use serde_json::json;
+use tonic::Code;
+
+const FAILS: &str = "version: 1\nrules: [{ match: { ops: write }, do: { errno: ENOSPC } }]\n";
+
+#[test]
+fn rules_come_from_the_map_of_the_claims_namespace() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let claim = [
+        ("rulesConfigMap", "flaky"),
+        ("csi.storage.k8s.io/pvc/name", "c"),
+        ("csi.storage.k8s.io/pvc/namespace", "team"),
+    ];
+    let refused = |parameters: &[(&str, &str)]| {
+        let status = driver.create("v", parameters).expect_err("refused");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        status.message().to_owned()
+    };
+    assert!(refused(&claim[..1]).contains("--extra-create-metadata"));
+    assert!(refused(&claim).contains("there is no ConfigMap `team/flaky`"));
+    api.put_config_map("team", "flaky", &[("rules.yaml", "version: 1\nrulez: []")]);
+    let wrong = refused(&claim);
+    assert!(wrong.starts_with("ConfigMap `flaky`: line 2, column 1: "), "{wrong}");
+    api.put_config_map("team", "flaky", &[("a", FAILS), ("b", FAILS)]);
+    assert!(refused(&claim).contains("has no key `rules.yaml`"));
+    api.put_config_map("team", "flaky", &[("any-name", FAILS)]);
+    let volume = driver.create("v", &claim).expect("made");
+    let target = driver.up(&volume, "pod");
+    assert_eq!(errno_of_write(&target), Some(rustix::io::Errno::NOSPC.raw_os_error()));
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
+#[test]
+fn a_pod_gets_no_rules_of_another_namespace() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    api.put_config_map("other", "flaky", &[("rules.yaml", FAILS)]);
+    // As somebody would write it who wants to.
+    let volume = inline_volume("csi-1", &[("rulesConfigMap", "flaky"), ("csi.storage.k8s.io/pvc/namespace", "other")]);
+    let status = driver.publish(&volume, "pod").expect_err("refused");
+    assert!(status.message().contains("there is no ConfigMap `default/flaky`"), "{status:?}");
+    api.put_config_map("default", "flaky", &[("rules.yaml", FAILS)]);
+    let target = driver.publish(&volume, "pod").expect("published");
+    assert!(errno_of_write(&target).is_some());
+    driver.unpublish("csi-1", &target).expect("unpublished");
+    driver.nothing_left();
+}
+
+#[test]
+fn a_server_that_ends_is_an_event_of_the_pod() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let volume = inline_volume("csi-1", FLAKY);
+    let target = driver.publish(&volume, "pod").expect("published");
+    eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    driver.kill_server_at(&target);
+    eventually("an event is sent", || !api.events().is_empty());
+    let event = &api.events()[0];
+    assert_eq!((event["type"].as_str(), event["reason"].as_str()), (Some("Warning"), Some("InterposerReplaced")));
+    assert_eq!(event["regarding"]["name"].as_str(), Some("pod"));
+    assert_eq!(event["regarding"]["uid"].as_str(), Some("1-2-3"));
+    assert!(event["note"].as_str().is_some_and(|note| note.contains("csi-1")), "{event}");
+    driver.unpublish("csi-1", &target).expect("unpublished");
+    driver.nothing_left();
+}
+
+/// A cluster with a claim, and the driver in it. Where the claim's files are, as the kubelet would have them for its holder.
+fn with_claim(api: &Api, driver: &Driver, holder: &str) -> PathBuf {
+    let named = |name: &str| json!({ "name": name, "namespace": "default", "uid": "1" });
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": named("data"),
+        "spec": { "volumeName": "pv-1", "volumeMode": "Filesystem" },
+    });
+    api.put("default", "persistentvolumeclaims", "data", claim);
+    let containers = json!([{ "name": "fsi-csi", "image": "fsi:test", "imagePullPolicy": "Never" }]);
+    let own =
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": named("driver"), "spec": { "containers": containers } });
+    api.put("fsi", "pods", "driver", own);
+    let place = driver.path("kubelet/pods").join(format!("uid-of-{holder}")).join("volume-subpaths/pv-1/hold/0");
+    fs::create_dir_all(&place).expect("a folder");
+    place
+}
+
+#[test]
+fn a_claim_of_another_driver_is_wrapped_through_a_holder() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let place = with_claim(&api, &driver, &holder);
+    let backing = driver.path("backing");
+    fs::create_dir(&backing).expect("a folder");
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    for (switch, fails) in [("disabled", false), ("enabled", true)] {
+        rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+        // As it was written for the older driver.
+        let attributes = [
+            ("persistentVolumeClaimName", "data"),
+            ("fakeIO", "disabled"),
+            ("traces", "enabled"),
+            ("faultyIO", switch),
+        ];
+        let volume = inline_volume("csi-1", &attributes);
+        for _ in 0..2 {
+            driver.publish(&volume, "pod").expect("published");
+        }
+        let target = driver.publish(&volume, "pod").expect("published");
+        let errors = (0..2000).filter(|_| errno_of_write(&target).is_some()).count();
+        assert_eq!(errors > 0, fails, "one in a hundred");
+        assert!(backing.join("file").exists());
+        assert!(!driver.data("csi-1").exists(), "nothing is in the pool");
+        assert!(!driver.stats("csi-1", &target).expect("an answer").volume_condition.expect("a condition").abnormal);
+        let pods = api.objects("default", "pods");
+        assert_eq!(pods.len(), 1);
+        assert_eq!(pods[0]["metadata"]["ownerReferences"][0]["uid"], "1-2-3");
+        assert_eq!(pods[0]["spec"]["containers"][0]["image"], "fsi:test");
+        for _ in 0..2 {
+            driver.unpublish("csi-1", &target).expect("unpublished");
+        }
+        assert!(api.objects("default", "pods").is_empty(), "the holder is removed");
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+        assert!(backing.join("file").exists(), "the claim keeps its files");
+        driver.nothing_left();
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_wrapped_is_refused_with_the_reason() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let volume = inline_volume("csi-1", &[("source", "pvc"), ("persistentVolumeClaimName", "data")]);
+    let refused = |code: Code| {
+        let status = driver.publish(&volume, "pod").expect_err("refused");
+        assert_eq!(status.code(), code, "{status:?}");
+        status.message().to_owned()
+    };
+    assert_eq!(refused(Code::InvalidArgument), "source `pvc`: there is no claim `default/data`");
+    drop(with_claim(&api, &driver, "nobody"));
+    let elsewhere = json!([{ "type": "PodScheduled", "status": "False", "message": "1 node(s) had volume node affinity conflict" }]);
+    api.set_status_of_pods(json!({ "phase": "Pending", "conditions": elsewhere }));
+    let waits = refused(Code::Unavailable);
+    assert!(waits.contains("waits: 1 node(s) had volume node affinity conflict"), "{waits}");
+    let claim = driver.create("v", &[("source", "pvc"), ("persistentVolumeClaimName", "data")]).expect_err("refused");
+    assert!(claim.message().contains("write it as an inline volume"), "{claim:?}");
+    driver.nothing_left();
+}
+
+#[test]
+fn a_claim_of_our_own_is_wrapped_too() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let place = with_claim(&api, &driver, &holder);
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    let claim = driver.create("v", FLAKY).expect("made");
+    let of_claim = driver.up(&claim, "holder");
+    rustix::mount::mount_bind(&of_claim, &place).expect("as the kubelet does");
+    for attributes in
+        [&[("persistentVolumeClaimName", "data")][..], &[("persistentVolumeClaimName", "data"), ("fake", "null")]]
+    {
+        let volume = inline_volume("csi-1", attributes);
+        let target = driver.publish(&volume, "pod").expect("published");
+        let mounts = driver.mounts();
+        driver.publish(&volume, "pod").expect("published");
+        assert_eq!(driver.mounts(), mounts, "once");
+        assert!(!driver.stats("csi-1", &target).expect("an answer").volume_condition.expect("a condition").abnormal);
+        let is_fake = attributes.len() > 1;
+        assert_eq!(errno_of_write(&target).is_some(), !is_fake, "the claim's faults show, unless a fake is over them");
+        driver.unpublish("csi-1", &target).expect("unpublished");
+    }
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+    driver.down("v", &of_claim);
+    driver.nothing_left();
+}

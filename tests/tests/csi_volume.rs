@@ -1,0 +1,162 @@
+//! What a volume of the CSI driver is: its size, options, group, clones, and how long it lives.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use fsi_csi::proto::csi::volume_capability::AccessType;
+use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
+use fsi_csi::proto::csi::volume_content_source::{Type, VolumeSource};
+use fsi_csi::proto::csi::{
+    CapacityRange, CreateVolumeRequest, ListVolumesRequest, NodeExpandVolumeRequest, VolumeContentSource,
+};
+use fsi_tests::csi::Driver;
+use fsi_tests::csi::requests::{FLAKY, capability, errno_of_write, inline_volume};
+use fsi_tests::need::{Need, has};
+use tonic::Code;
+
+#[test]
+fn what_was_asked_for_is_enforced_and_grows() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let driver = Driver::start();
+    let volume = driver.create("v", &[("rules", "version: 1")]).expect("made");
+    let target = driver.up(&volume, "pod");
+    let total = |place: &Path| {
+        let stats = driver.stats("v", place).expect("an answer");
+        assert!(!stats.volume_condition.expect("a condition").abnormal);
+        assert_eq!(stats.usage.len(), 2, "bytes and inodes");
+        stats.usage[0].total
+    };
+    assert_eq!(total(&target), 64 << 20);
+    let full = fs::write(target.join("big"), vec![1; 65 << 20]).expect_err("it does not fit");
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    fs::remove_file(target.join("big")).expect("removed");
+    let request = NodeExpandVolumeRequest {
+        volume_id: "v".to_owned(),
+        volume_path: target.to_str().expect("a plain path").to_owned(),
+        capacity_range: Some(CapacityRange { required_bytes: 128 << 20, limit_bytes: 0 }),
+        ..NodeExpandVolumeRequest::default()
+    };
+    for _ in 0..2 {
+        let done = driver.wait_for(driver.node().node_expand_volume(request.clone())).expect("expanded");
+        assert_eq!(done.into_inner().capacity_bytes, 128 << 20);
+    }
+    assert_eq!(total(&target), 128 << 20);
+    fs::write(target.join("big"), vec![1; 65 << 20]).expect("it fits");
+    driver.down("v", &target);
+    let target = driver.up(&volume, "pod");
+    assert_eq!(total(&target), 128 << 20, "also for the next server");
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
+#[test]
+fn an_inline_volume_lives_as_long_as_its_pod() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mut driver = Driver::start();
+    for (id, attributes) in [("csi-plain", &[][..]), ("csi-flaky", FLAKY)] {
+        let volume = inline_volume(id, attributes);
+        for _ in 0..2 {
+            driver.publish(&volume, "pod").expect("published");
+        }
+        let target = driver.publish(&volume, "pod").expect("published");
+        assert_eq!(errno_of_write(&target).is_some(), !attributes.is_empty());
+        assert!(driver.data(id).is_dir());
+        assert_eq!(driver.mounts().len(), 1);
+        driver.kill_and_restart();
+        for _ in 0..2 {
+            driver.unpublish(id, &target).expect("unpublished");
+        }
+        assert!(!driver.data(id).exists() && !target.exists());
+    }
+    driver.nothing_left();
+}
+
+#[test]
+fn mount_options_groups_and_single_pods_are_kept_to() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let driver = Driver::start();
+    for (name, parameters) in [("plain", &[][..]), ("served", &[("rules", "version: 1")])] {
+        let volume = driver.create(name, parameters).expect("made");
+        driver.stage(&volume).expect("staged");
+        let mut request = driver.publish_request(&volume, "reader");
+        request.readonly = true;
+        driver.wait_for(driver.node().node_publish_volume(request)).expect("published");
+        let reader = driver.target_of(name, "reader");
+        let refused = fs::write(reader.join("x"), "x").expect_err("read-only");
+        assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+
+        let mut request = driver.publish_request(&volume, "strict");
+        let mut strict = capability(Mode::SingleNodeWriter, &["noexec", "nosuid,nodev"]);
+        if let Some(AccessType::Mount(mount)) = &mut strict.access_type {
+            mount.volume_mount_group = "4321".to_owned();
+        }
+        request.volume_capability = Some(strict);
+        driver.wait_for(driver.node().node_publish_volume(request)).expect("published");
+        let target = driver.target_of(name, "strict");
+        let program = target.join("program");
+        fs::write(&program, "#!/bin/sh\n").expect("writable");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+        let refused = std::process::Command::new(&program).status().expect_err("noexec");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(fs::metadata(&program).expect("a file").gid(), 4321, "new files have the group");
+
+        let mut request = driver.publish_request(&volume, "only");
+        request.volume_capability = Some(capability(Mode::SingleNodeSingleWriter, &[]));
+        let status = driver.wait_for(driver.node().node_publish_volume(request)).expect_err("two pods have it");
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+
+        let mut request = driver.publish_request(&volume, "wrong");
+        request.volume_capability = Some(capability(Mode::SingleNodeWriter, &["data=journal"]));
+        let status = driver.wait_for(driver.node().node_publish_volume(request)).expect_err("unknown");
+        assert!(status.message().starts_with("mount option `data=journal` is not known"), "{status:?}");
+        for pod in ["reader", "strict"] {
+            driver.unpublish(name, &driver.target_of(name, pod)).expect("unpublished");
+        }
+        driver.unstage(name).expect("unstaged");
+    }
+    driver.nothing_left();
+}
+
+#[test]
+fn a_clone_has_the_files_and_lists_have_pages() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let driver = Driver::start();
+    driver.create("a", &[]).expect("made");
+    fs::write(driver.data("a").join("file"), "content").expect("a file");
+    let source = VolumeContentSource { r#type: Some(Type::Volume(VolumeSource { volume_id: "a".to_owned() })) };
+    let request = CreateVolumeRequest {
+        name: "b".to_owned(),
+        capacity_range: Some(CapacityRange { required_bytes: 64 << 20, limit_bytes: 0 }),
+        volume_capabilities: vec![capability(Mode::SingleNodeWriter, &[])],
+        volume_content_source: Some(source),
+        ..CreateVolumeRequest::default()
+    };
+    for _ in 0..2 {
+        driver.wait_for(driver.controller().create_volume(request.clone())).expect("cloned");
+    }
+    assert_eq!(fs::read(driver.data("b").join("file")).expect("cloned"), b"content");
+    driver.create("c", &[]).expect("made");
+    let (mut ids, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = ListVolumesRequest { max_entries: 2, starting_token: token };
+        let page = driver.wait_for(driver.controller().list_volumes(request)).expect("a page").into_inner();
+        ids.extend(page.entries.into_iter().filter_map(|entry| Some(entry.volume?.volume_id)));
+        token = page.next_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ids, ["a", "b", "c"]);
+}
