@@ -40,7 +40,7 @@ pub(super) const KUBELET_KILLED: Case = Case {
 
 const CLAIM: &str = "persistentVolumeClaim: { claimName: data }";
 /// Ends at the first write that fails.
-const WRITES_ON: &str = "n=0; while :; do n=$((n + 1)); echo $n > /data/beat || exit 1; done";
+const WRITES_ON: &str = "n=0; while :; do n=$((n + 1)); echo $n > /data/beat || exit 1; sleep 0.02; done";
 
 fn any_order(place: &Place<'_>) -> Result<()> {
     let class = place.class("{ faults: \"fsync=EIO\" }")?;
