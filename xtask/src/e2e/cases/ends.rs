@@ -63,8 +63,9 @@ fn any_order(place: &Place<'_>) -> Result<()> {
     eventually(60, "mounts go from the nodes", || {
         for node in ["node-1", "node-2"] {
             let mounts = mounts_of(node)?;
-            let of_driver: Vec<_> =
-                mounts.lines().filter(|line| line.contains("fuse") || line.contains("/pool/")).collect();
+            let is_drivers =
+                |line: &&str| line.contains(" - fuse ") || line.contains(" - fuse.") || line.contains("/pool/");
+            let of_driver: Vec<_> = mounts.lines().filter(is_drivers).collect();
             ensure!(of_driver.is_empty(), "{node} has {of_driver:?}");
         }
         Ok(())
@@ -134,7 +135,8 @@ fn write_to_volume(place: &Place<'_>) -> Result<String> {
 /// It goes on, and never saw an error.
 fn still_writes(place: &Place<'_>) -> Result<()> {
     let beat = || -> Result<u64> { Ok(place.said("writer", "cat /data/beat")?.trim().parse().unwrap_or(0)) };
-    let before = beat()?;
+    // A kubelet that has just been killed answers again in a moment.
+    let before = eventually(30, "the pod answers", beat)?;
     eventually(20, "the pod writes on", || {
         let now = beat()?;
         ensure!(now > before, "{now} after {before}");
