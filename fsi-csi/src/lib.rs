@@ -6,6 +6,7 @@
 //! ```
 
 pub mod access;
+pub mod authority;
 pub mod bounded;
 mod calls;
 pub mod controller;

@@ -7,10 +7,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::Router;
+
+use crate::authority;
 
 /// How often it is looked whether the file is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,7 +63,8 @@ pub async fn serve(
                 () = over.clone() => {}
             }
         };
-        let served = service().serve_with_incoming_shutdown(UnixListenerStream::new(listener), end).await;
+        let connections = UnixListenerStream::new(listener).map_ok(authority::tolerant);
+        let served = service().serve_with_incoming_shutdown(connections, end).await;
         served.map_err(|error| SocketError::Serve { path: path.to_owned(), error })?;
         if self::inode(path) == inode {
             fs::remove_file(path).ok();

@@ -1,5 +1,5 @@
 // Command otelcol is the OpenTelemetry Collector that FSI's tests send spans and metrics to: OTLP in, a file of JSON
-// lines (or the debug log) out. It holds only what the tests use, so that it builds in a minute.
+// lines, the debug log or another OTLP receiver out. It holds only what the tests use, so that it builds in a minute.
 package main
 
 import (

@@ -17,7 +17,7 @@ use serde_json::Value;
 const GRAFANA: [(&str, &str); 2] = [("$__rate_interval", "5m"), ("$__range", "1h")];
 
 fn path(file: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../helm")).join(file)
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/fsi")).join(file)
 }
 
 fn text(file: &str) -> String {

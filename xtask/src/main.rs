@@ -6,6 +6,8 @@
 mod bench;
 mod child;
 mod demo;
+mod e2e;
+mod image;
 mod mounts;
 mod progress;
 mod setup;
@@ -38,6 +40,10 @@ enum Command {
     Test(test::Options),
     /// Measure how fast it is, beside others
     Bench(bench::Options),
+    /// Install FSI on a real Kubernetes cluster and try everything, on two nodes that this machine makes and takes down
+    E2e(e2e::Options),
+    /// Make the container image without a container engine
+    Image(image::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +65,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Test(options) => test::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::E2e(options) => e2e::run(&workspace, &options),
+        Command::Image(options) => image::run(&workspace, &options),
     }
 }
 

@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
 use self::catalogue::{Need, State, Weight};
-pub(crate) use self::go_tool::{CSI_SANITY, JAEGER, OTELCOL};
+pub(crate) use self::go_tool::{CSI_PROVISIONER, CSI_RESIZER, CSI_SANITY, HELM, HELMFILE, JAEGER, KUBE, OTELCOL};
 pub(crate) use self::install::older_kernel;
 use self::machine::Machine;
 pub(crate) use self::machine::{is_root, may_load_bpf, python};
@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Build,
     Demo,
     Test,
+    /// A cluster on this machine, for `cargo xtask e2e`
+    Cluster,
     /// Peers to compare with
     Bench,
 }
@@ -56,7 +58,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         [] => &[Purpose::Build, Purpose::Demo, Purpose::Test],
         named => named,
     };
-    let lacking = if options.check { check(workspace, purposes) } else { ensure(workspace, purposes)? };
+    let lacking = match options.check {
+        true => {
+            let lacking = check(workspace, purposes);
+            if options.purposes.is_empty() {
+                println!("\nFor `cargo xtask e2e`, which gets what is missing by itself:");
+                list(workspace, &[Purpose::Cluster]);
+            }
+            lacking
+        }
+        false => ensure(workspace, purposes)?,
+    };
     Ok(if lacking.required.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -85,6 +97,11 @@ fn missing(workspace: &Workspace, purposes: &[Purpose]) -> Vec<&'static Need> {
 }
 
 fn check(workspace: &Workspace, purposes: &[Purpose]) -> Lacking {
+    list(workspace, purposes);
+    report(&missing(workspace, purposes), &Machine::read())
+}
+
+fn list(workspace: &Workspace, purposes: &[Purpose]) {
     for need in needs(purposes) {
         let (mark, detail) = match ((need.state)(workspace), need.weight) {
             (State::Present(place), _) => ("ok", place),
@@ -93,7 +110,6 @@ fn check(workspace: &Workspace, purposes: &[Purpose]) -> Lacking {
         };
         println!("{mark:<8} {:<22} {detail}", need.name);
     }
-    report(&missing(workspace, purposes), &Machine::read())
 }
 
 /// Says what is missing and what to do about it, `machine` being what we can still do about it.

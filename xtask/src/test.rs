@@ -2,7 +2,7 @@
 //! failures are listed, and the last line counts them.
 
 mod libtest;
-mod tally;
+pub(crate) mod tally;
 
 use std::env;
 use std::io::{self, IsTerminal as _};

@@ -13,9 +13,11 @@ pub const SET: u32 = 0x401c_5820;
 pub const BYTES: usize = 28;
 
 fn call(file: impl AsFd, command: u32, attributes: &mut [u8; BYTES]) -> Result<(), Errno> {
+    // The C libraries do not agree on the type of a command; the kernel's is this.
+    let command = libc::c_ulong::from(command);
     // SAFETY: both commands read or write `BYTES` bytes at the address, which has no alignment that matters to the kernel's copy
     // and lives until the call returns.
-    let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::Ioctl::from(command), attributes.as_mut_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_ioctl, file.as_fd().as_raw_fd(), command, attributes.as_mut_ptr()) };
     if result == 0 {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! Everything that building, the demo, the tests and the benchmarks need: why, how one sees that it is there, and how it
 //! comes. Adding a need is adding an entry.
 
+mod cluster;
 mod mounts;
 
 use std::path::Path;
@@ -63,11 +64,11 @@ pub(super) enum Get {
     ByHand,
 }
 
-use Purpose::{Bench, Build, Demo, Test};
+use Purpose::{Bench, Build, Cluster, Demo, Test};
 
 /// All of them.
 pub(super) fn needs() -> impl Iterator<Item = &'static Need> {
-    WATCHING.iter().chain(mounts::NEEDS)
+    WATCHING.iter().chain(mounts::NEEDS).chain(cluster::NEEDS)
 }
 
 /// What building takes, and what watching is shown, tested and measured with.
@@ -224,7 +225,7 @@ const WATCHING: &[Need] = &[
     Need {
         name: "OpenTelemetry Collector",
         why: "receives the spans as a user's would",
-        serves: &[Test],
+        serves: &[Cluster, Test],
         weight: Weight::Optional,
         state: |workspace| executable(&OTELCOL.program(workspace)),
         get: Get::Go(&OTELCOL),
@@ -233,7 +234,7 @@ const WATCHING: &[Need] = &[
     Need {
         name: "Jaeger",
         why: "shows the traces as a user's would",
-        serves: &[Test],
+        serves: &[Cluster, Test],
         weight: Weight::Optional,
         state: |workspace| executable(&JAEGER.program(workspace)),
         get: Get::Go(&JAEGER),
@@ -300,6 +301,17 @@ const WATCHING: &[Need] = &[
 
 fn program(name: &str) -> State {
     tools::on_path(name).map_or(State::Missing, |path| State::Present(path.display().to_string()))
+}
+
+fn all(names: &[&str]) -> State {
+    let mut places = Vec::new();
+    for name in names {
+        match program(name) {
+            State::Present(place) => places.push(place),
+            State::Missing => return State::Missing,
+        }
+    }
+    State::Present(places.join(", "))
 }
 
 fn file(path: &str) -> State {

@@ -11,15 +11,15 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn pass(&mut self) {
+    pub(crate) fn pass(&mut self) {
         self.passed += 1;
     }
 
-    pub(super) fn fail(&mut self, what: &str) {
+    pub(crate) fn fail(&mut self, what: &str) {
         self.failed.push(what.to_owned());
     }
 
-    pub(super) fn skip(&mut self, what: &str, reason: &str) {
+    pub(crate) fn skip(&mut self, what: &str, reason: &str) {
         self.skipped.push((what.to_owned(), reason.to_owned()));
     }
 
@@ -40,7 +40,7 @@ impl Tally {
         self.passed += count;
     }
 
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         !self.failed.is_empty()
     }
 }

@@ -8,7 +8,7 @@ use xtask::tools::{self, FSX, PJDFSTEST};
 
 use super::super::Purpose::{Bench, Test};
 use super::super::postgres::POSTGRES;
-use super::{Get, Need, State, Weight, executable, file, program, succeeds};
+use super::{Get, Need, State, Weight, all, executable, file, program, succeeds};
 
 pub(super) const NEEDS: &[Need] = &[
     Need {
@@ -123,17 +123,6 @@ fn passthrough_ll() -> State {
         true => State::Present(program.display().to_string()),
         false => State::Missing,
     }
-}
-
-fn all(names: &[&str]) -> State {
-    let mut places = Vec::new();
-    for name in names {
-        match program(name) {
-            State::Present(place) => places.push(place),
-            State::Missing => return State::Missing,
-        }
-    }
-    State::Present(places.join(", "))
 }
 
 /// Debian keeps the server's programs off the path, one folder per version; the newest.

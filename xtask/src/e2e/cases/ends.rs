@@ -1,0 +1,193 @@
+//! Ends of all kinds: pods that are deleted in any order, processes of the node that are killed while pods read and write.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use super::super::cluster::work;
+use super::super::kubectl::eventually;
+use super::backends::{agent_metrics, pod_on, sum};
+use super::{Case, Place, Takes};
+
+pub(super) const ANY_ORDER: Case = Case {
+    name: "ends-any-order",
+    shows: "claims and pods that are deleted in any order: nothing is stuck, no mount stays on a node",
+    takes: Takes::OwnInterposer,
+    check: any_order,
+};
+
+pub(super) const AGENT_KILLED: Case = Case {
+    name: "ends-agent-killed",
+    shows: "kill -9 of an agent while a pod writes: the pod sees nothing, the next agent counts on",
+    takes: Takes::OwnCluster,
+    check: agent_killed,
+};
+
+pub(super) const DRIVER_KILLED: Case = Case {
+    name: "ends-driver-killed",
+    shows: "kill -9 of fsi-csi while a pod writes to its volume: the pod sees no error, and new volumes come",
+    takes: Takes::OwnInterposer,
+    check: driver_killed,
+};
+
+pub(super) const KUBELET_KILLED: Case = Case {
+    name: "ends-kubelet-killed",
+    shows: "kill -9 of a kubelet while a pod writes to its volume: the pod sees no error, and is deleted as ever",
+    takes: Takes::OwnInterposer,
+    check: kubelet_killed,
+};
+
+const CLAIM: &str = "persistentVolumeClaim: { claimName: data }";
+/// Ends at the first write that fails.
+const WRITES_ON: &str = "n=0; while :; do n=$((n + 1)); echo $n > /data/beat || exit 1; sleep 0.02; done";
+
+fn any_order(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ faults: \"fsync=EIO\" }")?;
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        place.claim(name, &class, "16Mi")?;
+        place.pod(name, WRITES_ON, &format!("persistentVolumeClaim: {{ claimName: {name} }}"), "")?;
+    }
+    for name in names {
+        place.ready(name)?;
+    }
+    // The claim first, the pod first, both at once, the pod by force.
+    place.run(&["delete", "pvc", "a", "--wait=false"])?;
+    place.run(&["delete", "pod", "a", "--timeout=60s"])?;
+    place.run(&["delete", "pod", "b", "--timeout=60s"])?;
+    place.run(&["delete", "pvc", "b", "--timeout=60s"])?;
+    place.run(&["delete", "pod/c", "pvc/c", "--timeout=60s"])?;
+    place.run(&["delete", "pod", "d", "--force", "--grace-period=0"])?;
+    place.run(&["delete", "pvc", "--all", "--timeout=60s"])?;
+    eventually(60, "mounts go from the nodes", || {
+        for node in ["node-1", "node-2"] {
+            let mounts = mounts_of(node)?;
+            let is_drivers =
+                |line: &&str| line.contains(" - fuse ") || line.contains(" - fuse.") || line.contains("/pool/");
+            let of_driver: Vec<_> = mounts.lines().filter(is_drivers).collect();
+            ensure!(of_driver.is_empty(), "{node} has {of_driver:?}");
+        }
+        Ok(())
+    })
+}
+
+fn agent_killed(place: &Place<'_>) -> Result<()> {
+    place.pod("writer", WRITES_ON, "emptyDir: { medium: Memory }", "nodeName: node-1")?;
+    place.ready("writer")?;
+    let labels = [("namespace", place.namespace.as_str()), ("pod", "writer"), ("op", "write")];
+    let counts = || {
+        let writes = sum(&agent_metrics(place.kubectl(), "node-1")?, "fsi_operations_total", &labels);
+        ensure!(writes > 0.0, "the agent tells no write of the pod");
+        Ok(writes)
+    };
+    eventually(20, "the agent tells of the pod", counts)?;
+    let pod = pod_on(place.kubectl(), "agent", "node-1")?;
+    let before = restarts(place, &pod)?;
+    kill(&pids("node-1", "fsi")?)?;
+    eventually(60, "there is another agent", || {
+        let now = restarts(place, &pod)?;
+        ensure!(now > before, "{now} restarts");
+        Ok(())
+    })?;
+    eventually(60, "the next agent tells of the pod", counts)?;
+    still_writes(place)
+}
+
+fn driver_killed(place: &Place<'_>) -> Result<()> {
+    let node = write_to_volume(place)?;
+    let pod = pod_on(place.kubectl(), "csi-node", &node)?;
+    kill(&pids(&node, "fsi-csi")?)?;
+    still_writes(place)?;
+    eventually(60, "the driver is back", || {
+        place.kubectl().run(&["-n", "fsi", "wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=5s"])
+    })?;
+    still_writes(place)?;
+    place.claim("next", &place.namespace, "16Mi")?;
+    place.pod(
+        "next",
+        "echo x > /data/x && sleep infinity",
+        "persistentVolumeClaim: { claimName: next }",
+        &format!("nodeSelector: {{ kubernetes.io/hostname: {node} }}"),
+    )?;
+    place.ready("next")
+}
+
+fn kubelet_killed(place: &Place<'_>) -> Result<()> {
+    let node = write_to_volume(place)?;
+    kill(&pids(&node, "kubelet")?)?;
+    eventually(60, "the node is ready", || {
+        place.kubectl().run(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=5s"])
+    })?;
+    still_writes(place)?;
+    place.run(&["delete", "pod", "writer", "--timeout=60s"]).map(drop)
+}
+
+/// A pod that writes to an interposed volume, and its node.
+fn write_to_volume(place: &Place<'_>) -> Result<String> {
+    let class = place.class("{ faults: \"fsync=EIO\" }")?;
+    place.claim("data", &class, "16Mi")?;
+    place.pod("writer", WRITES_ON, CLAIM, "")?;
+    place.ready("writer")?;
+    place.node_of("writer")
+}
+
+/// It goes on, and never saw an error.
+fn still_writes(place: &Place<'_>) -> Result<()> {
+    let beat = || -> Result<u64> { Ok(place.said("writer", "cat /data/beat")?.trim().parse().unwrap_or(0)) };
+    // A kubelet that has just been killed answers again in a moment.
+    let before = eventually(30, "the pod answers", beat)?;
+    eventually(20, "the pod writes on", || {
+        let now = beat()?;
+        ensure!(now > before, "{now} after {before}");
+        Ok(())
+    })?;
+    let restarts = restarts_in(place, &place.namespace, "writer")?;
+    ensure!(restarts == 0, "the pod saw an error and was started again");
+    Ok(())
+}
+
+fn restarts(place: &Place<'_>, pod: &str) -> Result<u32> {
+    restarts_in(place, "fsi", pod)
+}
+
+fn restarts_in(place: &Place<'_>, namespace: &str, pod: &str) -> Result<u32> {
+    let text = place.kubectl().run(&[
+        "-n",
+        namespace,
+        "get",
+        "pod",
+        pod,
+        "-o",
+        "jsonpath={.status.containerStatuses[*].restartCount}",
+    ])?;
+    Ok(text.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum())
+}
+
+/// The mounts that a node sees.
+fn mounts_of(node: &str) -> Result<String> {
+    let pid = fs::read_to_string(work().join(node).join("pid")).context("read a node's pid")?;
+    fs::read_to_string(format!("/proc/{}/mountinfo", pid.trim())).context("read a node's mounts")
+}
+
+/// Processes of a node by their command's name.
+fn pids(node: &str, name: &str) -> Result<Vec<String>> {
+    let is_of_node = |pid: &str| {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        cgroups.contains(&format!("/fsi-e2e/{node}/"))
+    };
+    let is_called = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+    let entries = fs::read_dir("/proc").context("read /proc")?;
+    let pids = entries.flatten().map(|entry| entry.file_name().display().to_string());
+    let pids: Vec<_> = pids.filter(|pid| is_called(pid) && is_of_node(pid)).collect();
+    match pids.is_empty() {
+        true => Err(anyhow!("no {name} runs on {node}")),
+        false => Ok(pids),
+    }
+}
+
+fn kill(pids: &[String]) -> Result<()> {
+    let status = Command::new("kill").arg("-KILL").args(pids).status().context("start kill")?;
+    ensure!(status.success(), "kill: {status}");
+    Ok(())
+}

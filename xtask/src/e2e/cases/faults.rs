@@ -1,0 +1,131 @@
+//! What storage classes and inline volumes do on purpose, as the pod sees it and as Jaeger shows it.
+
+use anyhow::{Result, anyhow, bail, ensure};
+
+use super::super::kubectl::eventually;
+use super::backends::{jaeger, tag};
+use super::{Case, Place, Takes};
+
+pub(super) const EIO: Case = Case {
+    name: "faults-eio",
+    shows: "a class with faults: the pod gets EIO, and Jaeger shows the operation and its fault in one trace",
+    takes: Takes::Interposer,
+    check: eio,
+};
+
+pub(super) const THROTTLE: Case = Case {
+    name: "faults-throttle",
+    shows: "a class with a throttle: 8 MiB at 2 MiB/s take their time",
+    takes: Takes::Interposer,
+    check: throttle,
+};
+
+pub(super) const FULL: Case = Case {
+    name: "faults-full",
+    shows: "a class with a capacity: df agrees, and what is over gets ENOSPC",
+    takes: Takes::Interposer,
+    check: full,
+};
+
+pub(super) const INLINE: Case = Case {
+    name: "faults-inline",
+    shows: "an inline volume with faults, without class and claim",
+    takes: Takes::Interposer,
+    check: inline,
+};
+
+pub(super) const WRONG_RULES: Case = Case {
+    name: "faults-wrong-rules",
+    shows: "rules that are wrong: the claim or the pod has an event that says what and where",
+    takes: Takes::Interposer,
+    check: wrong_rules,
+};
+
+const CLAIM: &str = "persistentVolumeClaim: { claimName: data }";
+
+fn eio(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ faults: \"fsync=EIO\" }")?;
+    place.claim("data", &class, "64Mi")?;
+    place.pod("victim", "sleep infinity", CLAIM, "")?;
+    place.ready("victim")?;
+    let (code, said) = place.shell("victim", "dd if=/dev/zero of=/data/log bs=4k count=1 conv=fsync")?;
+    ensure!(code != 0 && said.contains("Input/output error"), "dd ends with {code}: {said}");
+    let tags = [("k8s.pod.name", "victim"), ("k8s.namespace.name", place.namespace.as_str())];
+    eventually(60, "Jaeger has the fault", || {
+        let traces = jaeger(place.kubectl(), "fsync", &tags)?;
+        let spans = traces.iter().flat_map(|trace| trace["spans"].as_array().into_iter().flatten());
+        let failed = spans
+            .filter(|span| span["operationName"] == "fsync")
+            .find(|span| tag(span, "error.type").as_deref() == Some("EIO"));
+        let Some(failed) = failed else { bail!("no fsync failed with EIO: {traces:?}") };
+        let events = failed["logs"].as_array().into_iter().flatten();
+        let fields = events.flat_map(|event| event["fields"].as_array().into_iter().flatten());
+        ensure!(
+            fields.into_iter().any(|field| field["value"] == "fsi.fault"),
+            "no fault in the span of the operation: {failed}"
+        );
+        Ok(())
+    })
+}
+
+fn throttle(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ throttle: \"write=2MiB/s, burst=1s\" }")?;
+    place.claim("data", &class, "64Mi")?;
+    place.pod("writer", "sleep infinity", CLAIM, "")?;
+    place.ready("writer")?;
+    // A second's worth is there at once. Seconds of the machine's clock are all that busybox tells.
+    let now = "$(grep -o '^[0-9]*' /proc/uptime)";
+    let script =
+        format!("s={now}; dd if=/dev/zero of=/data/big bs=64k count=128 2> /tmp/said; echo took $(({now} - s))");
+    let said = place.said("writer", &script)?;
+    let seconds: u64 = said
+        .trim()
+        .strip_prefix("took ")
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| anyhow!("it says {said}"))?;
+    ensure!((2..=8).contains(&seconds), "8 MiB at 2 MiB/s with a burst of 2 MiB took {seconds} s");
+    Ok(())
+}
+
+fn full(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ capacity: 8MiB }")?;
+    place.claim("data", &class, "64Mi")?;
+    place.pod("hoarder", "sleep infinity", CLAIM, "")?;
+    place.ready("hoarder")?;
+    let size = place.said("hoarder", "df -k /data | grep -o '[0-9].*' | grep -v '^0$'")?;
+    ensure!(size.split_whitespace().any(|word| word == "8192"), "df says {size}");
+    let (code, said) = place.shell("hoarder", "dd if=/dev/zero of=/data/big bs=1M count=20")?;
+    ensure!(code != 0 && said.contains("No space left on device"), "dd ends with {code}: {said}");
+    let size: u64 = place.said("hoarder", "stat -c %s /data/big")?.trim().parse()?;
+    ensure!((7 << 20..=8 << 20).contains(&size), "{size} bytes went into 8 MiB");
+    place.said("hoarder", "rm /data/big && echo fits > /data/small && grep fits /data/small").map(drop)
+}
+
+fn inline(place: &Place<'_>) -> Result<()> {
+    let volume = "csi: { driver: interposer.fsi.dev, volumeAttributes: { faults: \"read=EIO\" } }";
+    place.pod("reader", "echo text > /data/file; sleep infinity", volume, "")?;
+    place.ready("reader")?;
+    let (code, said) = place.shell("reader", "cat /data/file")?;
+    ensure!(code != 0 && said.contains("Input/output error"), "cat ends with {code}: {said}");
+    Ok(())
+}
+
+fn wrong_rules(place: &Place<'_>) -> Result<()> {
+    let class =
+        place.class("{ rules: \"version: 1\\nrules: [{ name: x, match: { ops: [wirte] }, do: { errno: EIO } }]\" }")?;
+    place.claim("data", &class, "64Mi")?;
+    place.pod("waiting", "sleep infinity", CLAIM, "")?;
+    eventually(30, "the claim says why", || {
+        let events = place.events("PersistentVolumeClaim", "data")?;
+        let says = |event: &String| event.contains("wirte") && event.contains("line");
+        ensure!(events.iter().any(says), "its events: {events:?}");
+        Ok(())
+    })?;
+    let volume = "csi: { driver: interposer.fsi.dev, volumeAttributes: { faults: \"read=ENOSUCH\" } }";
+    place.pod("refused", "sleep infinity", volume, "")?;
+    eventually(30, "the pod says why", || {
+        let events = place.events("Pod", "refused")?;
+        ensure!(events.iter().any(|event| event.contains("ENOSUCH")), "its events: {events:?}");
+        Ok(())
+    })
+}

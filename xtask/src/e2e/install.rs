@@ -1,0 +1,26 @@
+//! FSI and its backends, installed with the helmfile that users have; only charts and images of the backends are local ones.
+
+use std::process::Command;
+
+use anyhow::Result;
+use xtask::workspace::Workspace;
+
+use super::cluster::{Cluster, work};
+use crate::progress::run_logged;
+use crate::setup::{HELM, HELMFILE};
+
+pub(super) fn sync(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+    let mut reach = cluster.reach().into_iter();
+    let mut command = Command::new(reach.next().unwrap_or_default());
+    command.args(reach).arg(HELMFILE.program(workspace));
+    command.arg("--helm-binary").arg(HELM.program(workspace));
+    command.arg("--file").arg(workspace.path("helm/helmfile.yaml.gotmpl")).args(["--environment", "test"]);
+    let has_driver = workspace.path("fsi-csi/Cargo.toml").exists();
+    command.args(["--state-values-set", &format!("interposer={has_driver}")]);
+    command.args(["sync", "--skip-deps"]).env("KUBECONFIG", cluster.kubeconfig());
+    // What Helm keeps of charts and repositories goes with the cluster.
+    for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELMFILE_CACHE_HOME"] {
+        command.env(name, work().join("helm"));
+    }
+    run_logged("install FSI and its backends", command, &workspace.target_dir().join("e2e/helmfile.log"))
+}
