@@ -32,7 +32,9 @@ impl Machine {
             let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
             let is_ours = cgroups.lines().any(|line| line.contains(&format!(":/{CGROUP}/")));
             let name = || fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
-            if is_ours {
+            // One that has ended and whose end nobody has asked for yet keeps its name alone; whose child it is asks for it.
+            let has_ended = fs::read_link(process.join("exe")).is_err() && mounts.is_empty();
+            if is_ours && !has_ended {
                 things.insert(format!("process {} {}", process.display(), name()));
             }
             if mounts.contains(&work().display().to_string()) {
