@@ -26,6 +26,8 @@ rules:
   - { name: slow, match: { ops: [fsync], path: 'bad-*' }, do: { delay: 5ms } }
   - { name: no-names, match: { ops: [unlink, rename, mkdir], path: 'bad-*' }, when: { every: 2 }, do: { errno: EROFS } }
 ";
+/// What the mount is called.
+const VOLUME: &str = "scratch space";
 const THREADS: usize = 4;
 const ROUNDS: u64 = 200;
 
@@ -38,7 +40,8 @@ fn quiet(rest: &str) -> Agent {
 
 fn reports_to(agent: &Agent, rules: &str) -> Mounted {
     let before = agent.metrics().total("fsi_mounts");
-    let mounted = Mount::with_rules(rules).logged().run_in(agent.run_directory()).mount();
+    let mounted =
+        Mount::with_rules(rules).option("--volume").option(VOLUME).logged().run_in(agent.run_directory()).mount();
     eventually("the mount reports to the agent", || agent.metrics().total("fsi_mounts") == before + 1);
     mounted
 }
@@ -134,6 +137,7 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
             + agent.metrics().sum("fsi_faults_injected_total", "kind", "delay")
             == log.len() as u64
     });
+    assert_eq!(agent.metrics().sum("fsi_faults_injected_total", "volume", VOLUME), log.len() as u64);
     drop(mounted);
     let metrics = agent.metrics();
     agent.end();
@@ -151,6 +155,7 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
         let entry = log.iter().find(|entry| entry["sequence"].as_u64() == Some(sequence));
         let entry = entry.expect("it is in the mount's log");
         assert_eq!(entry["op"].as_str().expect("text"), span.name, "{entry} {span:#?}");
+        assert_eq!(span.attribute("fsi.volume"), VOLUME);
         assert_eq!(span.attribute("thread.id"), entry["pid"].to_string());
         assert!(span.path().ends_with(entry["path"].as_str().expect("text")), "{entry} {span:#?}");
         let errno = event.attributes.get("fsi.fault.errno").map_or("", String::as_str);
