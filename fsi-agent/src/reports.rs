@@ -20,7 +20,7 @@ use crossbeam_channel::Sender;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::fuse::report::{FileReport, OpReport};
+use crate::fuse::report::OpReport;
 use crate::telemetry::defs;
 
 pub use self::listen::ListenError;
@@ -70,8 +70,6 @@ pub enum FromMount {
     Hello(MountInfo),
     /// Never empty.
     Operations { dev: u32, operations: Vec<OpReport> },
-    /// Never empty.
-    Files { dev: u32, files: Vec<FileReport> },
     /// So many reports will never come.
     Lost { dev: u32, count: u64, why: Lost },
     /// Nothing more comes of this mount until the next hello.
@@ -113,7 +111,6 @@ pub struct ReportsCounts {
     /// Mounts that talk now.
     pub mounts: u64,
     pub operations: u64,
-    pub files: u64,
     pub lost_queue_full: u64,
     pub lost_unsent: u64,
     /// Streams that ended because of what they said.
@@ -126,7 +123,6 @@ pub struct ReportsCounts {
 struct Counters {
     mounts: AtomicU64,
     operations: AtomicU64,
-    files: AtomicU64,
     lost_queue_full: AtomicU64,
     lost_unsent: AtomicU64,
     invalid: AtomicU64,
@@ -170,12 +166,11 @@ impl ReportsServer {
     /// So far.
     #[must_use]
     pub fn counts(&self) -> ReportsCounts {
-        let Counters { mounts, operations, files, lost_queue_full, lost_unsent, invalid, refused } = &*self.counters;
+        let Counters { mounts, operations, lost_queue_full, lost_unsent, invalid, refused } = &*self.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ReportsCounts {
             mounts: read(mounts),
             operations: read(operations),
-            files: read(files),
             lost_queue_full: read(lost_queue_full),
             lost_unsent: read(lost_unsent),
             invalid: read(invalid),

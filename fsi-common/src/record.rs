@@ -75,7 +75,8 @@ pub enum ProcessEvent {
 pub struct RecordHeader {
     /// [`RecordKind`]
     pub kind: u16,
-    /// For a [`CloseRecord`] the [`CloseKind`], for a [`ProcessRecord`] the [`ProcessEvent`], else 0.
+    /// For a [`CloseRecord`] the [`CloseKind`], for a [`ProcessRecord`] the [`ProcessEvent`], for a [`RequestRecord`] 0 or
+    /// [`UNWANTED_REQUEST`], else 0.
     pub detail: u16,
     /// Bytes of the whole record, this header and the names behind it included.
     pub len: u32,
@@ -139,7 +140,7 @@ pub struct OpRecord {
     pub flags: u16,
     /// 1: its policy asks for it (every, slow, failed, sampled); 0: it crosses because a mount of ours was asked.
     pub is_wanted: u16,
-    /// How many requests it sent to mounts of ours, each announced by a [`RequestRecord`].
+    /// How many requests it sent to mounts of ours, each announced by a [`RequestRecord`] with its start.
     pub requests: u32,
     pub reserved: u32,
 }
@@ -151,6 +152,9 @@ pub const fn is_reported(opcode: u32) -> bool {
     !matches!(opcode, 2 | 18 | 26 | 29 | 36 | 38 | 42)
 }
 
+/// The policy of who sent the request wants no events: nothing that the mount did for it is told.
+pub const UNWANTED_REQUEST: u16 = 1;
+
 /// A request that the kernel sends to a mount of ours, if the mount [reports](is_reported) on it. It comes before the record of the
 /// operation it is part of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,7 +165,7 @@ pub const fn is_reported(opcode: u32) -> bool {
 )]
 pub struct RequestRecord {
     pub header: RecordHeader,
-    /// Start of the operation, which with the thread names it; 0: it belongs to no operation that is looked at.
+    /// Start of the operation, which with the thread names it; 0: it belongs to no operation that may be told.
     pub start_ns: u64,
     /// The request's number within its connection.
     pub unique: u64,

@@ -17,6 +17,8 @@ use fsi_common::loss::Counter;
 
 const PATH_GLOBS: u32 = 0;
 const NAME_GLOBS: u32 = 1;
+/// The policy of a cgroup that is said not to be looked at; 0: nothing is said of it.
+pub(crate) const OFF: u32 = u32::MAX;
 /// A cgroup this deep has never been seen.
 const CGROUP_LEVELS: u32 = 32;
 
@@ -33,7 +35,7 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
     } else {
         let by_cgroup = select == Select::Cgroup as u32 || select == Select::Policy as u32;
         let policy = if by_cgroup { cgroup_policy(task) } else { 0 };
-        if by_cgroup && policy == 0 {
+        if by_cgroup && matches!(policy, 0 | OFF) {
             return None;
         }
         if task.tgid() == AGENT.get(0).copied().unwrap_or(0) {
@@ -52,9 +54,9 @@ pub(crate) fn selected(task: Task) -> Option<&'static mut TaskState> {
     Some(state)
 }
 
-/// The policy of the nearest chosen cgroup, the task's own or one above; 0 where there is none or it says so. Remembered per cgroup.
+/// The policy of the nearest chosen cgroup, the task's own or one above, or [`OFF`]; 0 where there is none. Remembered per cgroup.
 #[inline(always)]
-fn cgroup_policy(task: Task) -> u32 {
+pub(crate) fn cgroup_policy(task: Task) -> u32 {
     let mut node = task.cgroup_node() as u64;
     let id = task.cgroup();
     // SAFETY: read once; a concurrent write of the same verdict does no harm.
@@ -68,13 +70,13 @@ fn cgroup_policy(task: Task) -> u32 {
         }
         // SAFETY: read once.
         if let Some(chosen) = unsafe { CGROUPS.get(kernel::cgroup_id(node)) } {
-            policy = *chosen;
+            policy = if *chosen == 0 { OFF } else { *chosen };
             break;
         }
         node = kernel::cgroup_parent(node);
     }
     // A verdict that cannot be kept is found again.
-    let _kept_or_not = CGROUP_VERDICTS.insert(id, policy + 1, 0);
+    let _kept_or_not = CGROUP_VERDICTS.insert(id, policy.wrapping_add(1), 0);
     policy
 }
 

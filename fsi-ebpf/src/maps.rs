@@ -69,11 +69,13 @@ pub(crate) static WAITING: HashMap<u32, u32, 1024> = HashMap::new();
 #[btf_map]
 pub(crate) static WAITING_COUNT: Array<i64, 1> = Array::new();
 
-/// Chosen cgroups by id, and the number of their policy. Written by the agent, which refuses more than fit.
+/// Chosen cgroups by id, and the number of their policy; 0: it is said not to be looked at. Written by the agent, which refuses more
+/// than fit.
 #[btf_map]
 pub(crate) static CGROUPS: HashMap<u64, u32, 4096> = HashMap::new();
 
-/// The policy of a cgroup plus one; 1: it is not looked at. Least recently used goes first. The agent empties it when CGROUPS changes.
+/// The policy of a cgroup plus one; 1: there is none; 0: it is said not to be looked at (`filter::OFF`). Least recently used goes first.
+/// The agent empties it when CGROUPS changes.
 #[btf_map]
 pub(crate) static CGROUP_VERDICTS: LruHashMap<u64, u32, 4096> = LruHashMap::new();
 

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::thread;
 
 use fsi_tests::agent::Agent;
+use fsi_tests::cgroup::Cgroup;
 use fsi_tests::collector::{Collector, program};
 use fsi_tests::eventually::eventually;
+use fsi_tests::fsi::wrapped;
 use fsi_tests::mount::{Mount, Mounted};
 use fsi_tests::need::{Need, has, skip};
 use fsi_tests::spans::{Span, Spans};
@@ -24,6 +26,8 @@ rules:
   - { name: slow, match: { ops: [fsync], path: 'bad-*' }, do: { delay: 5ms } }
   - { name: no-names, match: { ops: [unlink, rename, mkdir], path: 'bad-*' }, when: { every: 2 }, do: { errno: EROFS } }
 ";
+/// What the mount is called.
+const VOLUME: &str = "scratch space";
 const THREADS: usize = 4;
 const ROUNDS: u64 = 200;
 
@@ -36,7 +40,8 @@ fn quiet(rest: &str) -> Agent {
 
 fn reports_to(agent: &Agent, rules: &str) -> Mounted {
     let before = agent.metrics().total("fsi_mounts");
-    let mounted = Mount::with_rules(rules).logged().run_in(agent.run_directory()).mount();
+    let mounted =
+        Mount::with_rules(rules).option("--volume").option(VOLUME).logged().run_in(agent.run_directory()).mount();
     eventually("the mount reports to the agent", || agent.metrics().total("fsi_mounts") == before + 1);
     mounted
 }
@@ -132,6 +137,7 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
             + agent.metrics().sum("fsi_faults_injected_total", "kind", "delay")
             == log.len() as u64
     });
+    assert_eq!(agent.metrics().sum("fsi_faults_injected_total", "volume", VOLUME), log.len() as u64);
     drop(mounted);
     let metrics = agent.metrics();
     agent.end();
@@ -149,6 +155,7 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
         let entry = log.iter().find(|entry| entry["sequence"].as_u64() == Some(sequence));
         let entry = entry.expect("it is in the mount's log");
         assert_eq!(entry["op"].as_str().expect("text"), span.name, "{entry} {span:#?}");
+        assert_eq!(span.attribute("fsi.volume"), VOLUME);
         assert_eq!(span.attribute("thread.id"), entry["pid"].to_string());
         assert!(span.path().ends_with(entry["path"].as_str().expect("text")), "{entry} {span:#?}");
         let errno = event.attributes.get("fsi.fault.errno").map_or("", String::as_str);
@@ -172,4 +179,37 @@ fn each_fault_is_one_event_of_the_operation_that_it_struck() {
     let ours = lost.iter().filter(|sample| ["join", "reports", "ring"].contains(&sample.label("stage")));
     assert_eq!(ours.count(), 0, "{lost:#?}");
     assert_eq!(metrics.sum("fsi_reports_total", "outcome", "alone"), 0, "each report found its operation");
+}
+
+#[test]
+fn who_wants_no_spans_gets_none_of_a_fault_either() {
+    if !has(&[Need::Probes, Need::Mounts]) {
+        return;
+    }
+    let Some(program) = program() else { return skip("no collector; `cargo xtask setup` builds one") };
+    let Some(cgroup) = Cgroup::told_apart() else { return };
+    for level in ["metrics", "off"] {
+        let collector = Collector::start(&program);
+        let agent = Agent::start(&format!(
+            "observe: {{ cgroups: ['{}'], default: {{ observe: {level} }} }}\nkubernetes: {{ enabled: false }}\notlp: [ {{ url: 'grpc://127.0.0.1:{}' }} ]\n",
+            cgroup.path(),
+            collector.grpc
+        ));
+        let mounted = reports_to(
+            &agent,
+            "version: 1\nrules:\n  - { name: no, match: { ops: [mkdir], path: 'bad-*' }, do: { errno: EIO } }\n",
+        );
+        let target = mounted.target();
+        let inside = format!("echo $$ >{}/cgroup.procs; mkdir bad-1; mkdir bad-2; ! mkdir bad-3", cgroup.path());
+        let mut shell = wrapped("sh");
+        assert!(shell.args(["-c", &inside]).current_dir(&target).status().expect("sh runs").success());
+        // Whom no policy concerns: told by the mount alone, and after what came before.
+        assert!(fs::create_dir(target.join("bad-outside")).is_err());
+        eventually("every fault is counted", || agent.metrics().total("fsi_faults_injected_total") == 4);
+        drop(mounted);
+        agent.end();
+        let (spans, _text) = collector.received();
+        let told: Vec<_> = faulty(&spans).into_iter().map(Span::path).collect();
+        assert_eq!(told, [target.join("bad-outside").to_str().expect("a plain path")], "{level}");
+    }
 }

@@ -12,11 +12,12 @@ use std::process::{Command, Output, Stdio};
 
 use fsi_tests::collector::free_port;
 use fsi_tests::eventually::eventually;
-use fsi_tests::fsi::{binary, fsi, output, text};
+use fsi_tests::fsi::{binary, fsi, output, text, wrapped};
 use fsi_tests::need::{Need, has};
 use fsi_tests::observe::Observe;
 use fsi_tests::prom::Metrics;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
 use tempfile::tempdir;
 
 /// Fails unless it ended with that code and said exactly one sentence; returns the sentence.
@@ -237,7 +238,7 @@ fn an_observation_for_some_time() {
     }
     let output = output(&mut fsi(["observe", "--all", "--for", "200ms", "--json"]));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
     assert!(summary["duration_ns"].as_u64().is_some_and(|ns| ns >= 200_000_000), "{summary}");
 }
 
@@ -297,7 +298,57 @@ fn a_collector_that_dies() {
 #[test]
 fn the_doctor_answers() {
     let output = output(&mut fsi(["doctor", "--json"]));
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert!(document.is_object(), "{document}");
     assert!(!text(&fsi_tests::fsi::output(&mut fsi(["doctor"])).stdout).is_empty(), "words for a person");
+}
+
+/// What the doctor says of a capability, and whether it says that observing is possible, when run with those privileges alone.
+fn examined(privileges: &str, capability: &str) -> (Value, bool) {
+    let output = output(with_only(privileges).args(["doctor", "--json"]));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let all = document["capabilities"].as_array().expect("capabilities");
+    let of_it = all.iter().find(|entry| entry["name"] == capability).expect("it is told of");
+    (of_it.clone(), document["observing"]["possible"] == true)
+}
+
+fn with_only(privileges: &str) -> Command {
+    let mut command = wrapped("setpriv");
+    command.args(["--no-new-privs", "--bounding-set", &format!("-all,{privileges}")]).arg(binary());
+    command
+}
+
+#[test]
+fn two_privileges_are_enough_and_the_doctor_says_the_same() {
+    if !has(&[Need::Probes, Need::Program("setpriv")]) {
+        return;
+    }
+    let mut other = Command::new("sleep").arg("60").uid(65_534).spawn().expect("sleep starts");
+    let pid = other.id().to_string();
+    let another_users = output(with_only("+bpf,+perfmon").args(["observe", "--pid", &pid, "--for", "100ms"]));
+    other.kill().and_then(|()| other.wait()).expect("it ends");
+    assert_eq!(another_users.status.code(), Some(0), "{}", text(&another_users.stderr));
+    let (capability, possible) = examined("+bpf,+perfmon", "privileges");
+    assert_eq!((capability["state"].as_str(), possible), (Some("ok"), true), "{capability}");
+    for too_few in ["+bpf", "+perfmon"] {
+        let said = one_sentence(&output(with_only(too_few).args(["observe", "--", "true"])), 1);
+        let (capability, possible) = examined(too_few, "privileges");
+        assert_eq!((capability["state"].as_str(), possible), (Some("missing"), false), "{capability}");
+        let remedy = capability["remedy"].as_str().expect("what to do");
+        assert!(remedy.ends_with("give the process CAP_BPF and CAP_PERFMON") && said.contains(remedy), "{said}");
+        assert_eq!(examined(too_few, "join").0["state"], "unknown");
+    }
+}
+
+#[test]
+fn the_doctor_says_whether_requests_to_mounts_can_be_told() {
+    if !has(&[Need::Probes]) {
+        return;
+    }
+    let (capability, possible) = examined("+bpf,+perfmon", "join");
+    assert!(possible);
+    let has_hook =
+        fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" __traceiter_fuse_request_send"));
+    assert_eq!(capability["state"], if has_hook { "ok" } else { "missing" }, "{capability}");
+    assert_eq!(capability["remedy"].is_null(), has_hook, "{capability}");
 }

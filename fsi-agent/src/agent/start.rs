@@ -88,7 +88,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
     })?;
     if !probe.joins() {
         tracing::warn!(
-            "this kernel does not tell which operation sent a request to a mount (Linux 6.12 and later do): what mounts do is told apart from operations"
+            "the kernel does not tell which operation sent a request to a mount (`join` of `fsi doctor` says why): what mounts do is told apart from operations"
         );
     }
     let options = PipelineOptions { max_open: config.spans.max_open, joins: true, ..PipelineOptions::default() };

@@ -202,7 +202,7 @@ impl Taps {
             *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u32::try_from(*random >> 33).unwrap_or(u32::MAX)
         };
-        let wanted = on_purpose
+        let wanted = on_purpose && both.configured.is_some_and(|policy| policy.events != 0)
             || both.configured == both.now
             || keeps(both.configured.as_ref(), both.now.as_ref(), op, &mut draw);
         for watcher in &mut self.watchers {

@@ -202,8 +202,6 @@ impl Watcher {
                     self.pipeline.report(report, now_ns, &mut self.taps);
                 }
             }
-            // The kernel tells of open files, also of those that a mount does not see the use of.
-            FromMount::Files { dev: _, files: _ } => {}
             FromMount::Lost { dev, count, why } => {
                 let reason = match why {
                     Lost::QueueFull => "its queue was full",

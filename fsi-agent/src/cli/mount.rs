@@ -29,6 +29,9 @@ pub(super) struct MountArgs {
     source: PathBuf,
     /// The directory where they are shown
     target: PathBuf,
+    /// What spans and metrics call the volume
+    #[arg(long, value_name = "NAME", value_parser = volume_name)]
+    volume: Option<String>,
     /// What to do to which operations; without rules everything passes through
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -190,6 +193,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
     let MountArgs {
         source,
         target,
+        volume,
         rules,
         foreground: _,
         read_only,
@@ -223,6 +227,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
     Ok(MountConfig {
         source: source.into(),
         target: target.into(),
+        volume,
         device_major: 0,
         device_minor: 0,
         keeper_pid: 0,
@@ -245,6 +250,17 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
     })
 }
 
+/// Longest name of a volume: that of a Kubernetes object.
+const MAX_VOLUME_NAME: usize = 253;
+
+/// A name that is fit for a label.
+fn volume_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().count() > MAX_VOLUME_NAME || text.chars().any(char::is_control) {
+        return Err(format!("expected 1 to {MAX_VOLUME_NAME} characters, none of them a control character"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The text of a file of rules that has no mistake: said here, before anything is mounted.
 fn rules_of(path: &Path) -> Result<String, Failure> {
     let refused = |error: &dyn Display| Failure::usage(&format!("--rules {}", path.display()), error);
@@ -257,4 +273,19 @@ fn rules_of(path: &Path) -> Result<String, Failure> {
 fn absolute(path: Option<PathBuf>) -> Result<Option<FilePath>, Failure> {
     let absolute = path.map(std::path::absolute).transpose();
     Ok(absolute.map_err(|error| Failure::Failed(error.into()))?.map(FilePath))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_volumes() {
+        for name in ["data", "pvc-1 of db", "größe", &"x".repeat(MAX_VOLUME_NAME)] {
+            assert_eq!(volume_name(name).as_deref(), Ok(name));
+        }
+        for wrong in ["", "a\nb", &"x".repeat(MAX_VOLUME_NAME + 1)] {
+            assert!(volume_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &UmountArgs) -> Result<ExitCode, Failure> {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(busy(ours, &mounts)),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            return Err(Failure::Usage("unmounting needs root".to_owned()));
+            return Err(Failure::Usage("unmounting needs root, with CAP_SYS_ADMIN".to_owned()));
         }
         Err(error) => return Err(Failure::Failed(anyhow::anyhow!("unmount {}: {error}", ours.point.display()))),
     }

@@ -17,7 +17,6 @@ use self::queue::Queue;
 use super::report::{FileReport, OpReport, Reports};
 use super::state::State;
 use crate::reports::MountInfo;
-use crate::reports::wire::Report;
 
 /// Who is told, and by whom.
 #[derive(Clone, Debug)]
@@ -95,13 +94,16 @@ impl Reports for AgentLink {
         self.queue.is_wanted()
     }
 
-    fn operation(&self, report: OpReport) {
-        self.queue.push(Report::Operation(report));
+    /// The kernel tells the agent of open files, also of those whose use the mount does not see.
+    fn wants_files(&self) -> bool {
+        false
     }
 
-    fn file(&self, report: FileReport) {
-        self.queue.push(Report::File(report));
+    fn operation(&self, report: OpReport) {
+        self.queue.push(report);
     }
+
+    fn file(&self, _report: FileReport) {}
 }
 
 impl Drop for AgentLink {

@@ -15,6 +15,9 @@ use crate::sys::mount::{Device, Forbids};
 pub struct MountConfig {
     pub source: FilePath,
     pub target: FilePath,
+    /// What the volume is called, where it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// The numbers of the mounted file system; the keeper knows them once it has mounted.
     pub device_major: u32,
     pub device_minor: u32,
@@ -112,6 +115,7 @@ pub(crate) mod tests {
         MountConfig {
             source: PathBuf::from("/data").into(),
             target: PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec())).into(),
+            volume: Some("data".to_owned()),
             device_major: 0,
             device_minor: 51,
             keeper_pid: 7,
@@ -138,6 +142,10 @@ pub(crate) mod tests {
     fn survives_being_written() {
         let text = serde_json::to_string(&example()).unwrap();
         assert_eq!(serde_json::from_str::<MountConfig>(&text).unwrap(), example());
+        // A server of a version that knows no names takes what has none.
+        let unnamed = serde_json::to_string(&MountConfig { volume: None, ..example() }).unwrap();
+        assert!(!unnamed.contains("volume"), "{unnamed}");
+        assert_eq!(serde_json::from_str::<MountConfig>(&unnamed).unwrap().volume, None);
         let more = text.replacen('{', "{\"more\":1,", 1);
         assert!(serde_json::from_str::<MountConfig>(&more).is_err());
     }

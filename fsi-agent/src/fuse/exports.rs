@@ -166,6 +166,10 @@ impl Reports for Exports {
         true
     }
 
+    fn wants_files(&self) -> bool {
+        true
+    }
+
     fn operation(&self, report: OpReport) {
         self.push(Message::Operation(report));
     }

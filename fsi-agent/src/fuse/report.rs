@@ -81,6 +81,8 @@ pub enum FileReport {
 pub trait Reports: Send + Sync + std::fmt::Debug {
     /// Whether anybody wants each operation; when not, only `fault` and the counts are called for.
     fn wants_operations(&self) -> bool;
+    /// Whether anybody wants to know of open files.
+    fn wants_files(&self) -> bool;
     fn operation(&self, report: OpReport);
     fn file(&self, report: FileReport);
 }
@@ -93,17 +95,20 @@ impl Reports for NoReports {
     fn wants_operations(&self) -> bool {
         false
     }
+    fn wants_files(&self) -> bool {
+        false
+    }
     fn operation(&self, _report: OpReport) {}
     fn file(&self, _report: FileReport) {}
 }
 
-/// Several listen. Who wants no operations when one is told does not get it.
+/// Several listen. Who does not want what is told does not get it.
 #[derive(Debug)]
 pub struct FanOut(pub Vec<Arc<dyn Reports>>);
 
 impl FanOut {
-    fn tell<T: Clone>(&self, report: T, tell: impl Fn(&dyn Reports, T)) {
-        let mut wanting = self.0.iter().filter(|listener| listener.wants_operations()).peekable();
+    fn tell<T: Clone>(&self, report: T, wants: impl Fn(&dyn Reports) -> bool, tell: impl Fn(&dyn Reports, T)) {
+        let mut wanting = self.0.iter().filter(|listener| wants(&***listener)).peekable();
         while let Some(listener) = wanting.next() {
             if wanting.peek().is_none() {
                 tell(&**listener, report);
@@ -119,11 +124,15 @@ impl Reports for FanOut {
         self.0.iter().any(|listener| listener.wants_operations())
     }
 
+    fn wants_files(&self) -> bool {
+        self.0.iter().any(|listener| listener.wants_files())
+    }
+
     fn operation(&self, report: OpReport) {
-        self.tell(report, |listener, report| listener.operation(report));
+        self.tell(report, |listener| listener.wants_operations(), |listener, report| listener.operation(report));
     }
 
     fn file(&self, report: FileReport) {
-        self.tell(report, |listener, report| listener.file(report));
+        self.tell(report, |listener| listener.wants_files(), |listener, report| listener.file(report));
     }
 }

@@ -208,7 +208,7 @@ fn agent_link(config: &MountConfig, state: &Arc<State>) -> io::Result<AgentLink>
         device_minor: device.minor,
         target: config.target.to_path_buf(),
         source: config.source.to_path_buf(),
-        volume: None,
+        volume: config.volume.clone(),
         server_pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         servers: state.word(Word::Servers).load(Ordering::Relaxed),
@@ -226,7 +226,7 @@ fn exports(config: &MountConfig) -> Result<Option<Exports>, ServeError> {
     }
     let exports = Exports::start(ExportsConfig {
         target: config.target.to_path_buf(),
-        volume: None,
+        volume: config.volume.clone(),
         otlp: config.otlp.clone(),
         otlp_deadline: OTLP_DEADLINE,
         spans,

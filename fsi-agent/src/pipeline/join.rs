@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fsi_common::record::{OpRecord, RequestRecord};
+use fsi_common::record::{OpRecord, RequestRecord, UNWANTED_REQUEST};
 
 use super::loss::{PipelineLoss, PipelineLosses};
 use super::table::{Displaced, Table};
@@ -42,6 +42,8 @@ pub(super) enum Joined {
     },
     /// What a mount did for nobody that is looked at.
     Alone(Box<OpReport>),
+    /// What it did for one whose policy wants nothing told.
+    Unwanted,
 }
 
 /// Whom a request belongs to.
@@ -52,6 +54,8 @@ enum Whose {
     /// One that is held under this number.
     Held(u64),
     Nobody,
+    /// One whose policy wants nothing told.
+    Unwanted,
 }
 
 #[derive(Debug)]
@@ -128,9 +132,14 @@ impl Join {
         let id = (raw.dev, raw.unique & !RESENT);
         let early = self.early.remove(id).map(|early| early.report);
         if raw.start_ns == 0 {
+            let is_unwanted = raw.header.detail == UNWANTED_REQUEST;
             match early {
+                Some(_report) if is_unwanted => out.push(Joined::Unwanted),
                 Some(report) => out.push(Joined::Alone(report)),
-                None => self.put(id, Sent { whose: Whose::Nobody, report: None }, losses, out),
+                None => {
+                    let whose = if is_unwanted { Whose::Unwanted } else { Whose::Nobody };
+                    self.put(id, Sent { whose, report: None }, losses, out);
+                }
             }
             return;
         }
@@ -157,7 +166,7 @@ impl Join {
             Displaced::Nothing => {}
             Displaced::Same(before) => out.extend(before.report.map(Joined::Alone)),
             Displaced::Oldest(oldest) => {
-                if !matches!(oldest.whose, Whose::Nobody) {
+                if !matches!(oldest.whose, Whose::Nobody | Whose::Unwanted) {
                     losses.count(PipelineLoss::EvictedRequest);
                 }
                 out.extend(oldest.report.map(Joined::Alone));
@@ -248,6 +257,10 @@ impl Join {
             Whose::Nobody => {
                 drop(self.sent.remove(id));
                 out.push(Joined::Alone(report));
+            }
+            Whose::Unwanted => {
+                drop(self.sent.remove(id));
+                out.push(Joined::Unwanted);
             }
             Whose::Held(number) => {
                 drop(self.sent.remove(id));

@@ -29,7 +29,7 @@ pub struct JoinCounts {
     pub sampled_out: u64,
     /// Reports that found their operation.
     pub joined: u64,
-    /// Reports of requests that belong to no operation that is looked at.
+    /// Reports of requests that belong to no operation that may be told.
     pub alone: u64,
 }
 
@@ -150,6 +150,7 @@ impl Joining {
                     }
                     self.ancestors.decided(parent, is_told, losses, sink);
                 }
+                Joined::Unwanted => self.counts.alone += 1,
                 Joined::Alone(report) => {
                     self.counts.alone += 1;
                     if is_on_purpose(&report)

@@ -15,7 +15,7 @@ use crate::selection::glob::GlobError;
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error(
-        "loading eBPF programs is not permitted: run as root, or give the process CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (`fsi doctor` says what is missing)"
+        "loading eBPF programs is not permitted: run as root, or give the process CAP_BPF and CAP_PERFMON (`fsi doctor` says what is missing)"
     )]
     NotPermitted,
     #[error(transparent)]

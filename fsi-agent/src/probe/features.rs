@@ -67,28 +67,36 @@ pub struct Report {
 #[must_use]
 pub fn examine() -> Report {
     let kernel = checks::Kernel::running();
-    let capabilities = checks::all(&kernel);
-    let observing = observing();
+    let (observing, joins) = observing();
+    let capabilities = checks::all(&kernel, joins);
     let tier = observing.possible.then_some(TIER);
     Report { kernel: kernel.release, tier, observing, capabilities }
 }
 
-/// Loads and attaches the programs as `fsi observe -- CMD` does, with the smallest ring, and lets them go.
-fn observing() -> Observing {
-    let options = ProbeOptions {
+/// Loads and attaches the programs as the agent does or, if that fails, as `fsi observe -- CMD` does, with a small ring, and lets them go;
+/// and whether requests to mounts are told, where that could be tried.
+fn observing() -> (Observing, Option<bool>) {
+    let possible = Observing { possible: true, sentence: "the programs load and attach".to_owned() };
+    if let Ok(loaded) = Probe::load(&options(true)) {
+        return (possible, Some(loaded.joins()));
+    }
+    match Probe::load(&options(false)) {
+        Ok(_loaded) => (possible, None),
+        Err(error) => (Observing { possible: false, sentence: error.to_string() }, None),
+    }
+}
+
+fn options(interposed: bool) -> ProbeOptions {
+    ProbeOptions {
         selection: Selection::Command,
         events: EventPolicy::default(),
         follow_files: true,
         follow_processes: true,
-        interposed: false,
+        interposed,
         paths: GlobList::default(),
         processes: GlobList::default(),
         operations: Vec::new(),
         ring_bytes: 64 * 1024,
         debug: false,
-    };
-    match Probe::load(&options) {
-        Ok(_loaded) => Observing { possible: true, sentence: "the programs load and attach".to_owned() },
-        Err(error) => Observing { possible: false, sentence: error.to_string() },
     }
 }

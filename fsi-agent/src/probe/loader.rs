@@ -106,7 +106,7 @@ pub(super) fn attach_calls(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
     attach(ebpf, &CALL_HOOKS)
 }
 
-/// Attaches the hook on requests to FUSE servers; false where the kernel does not have it (before Linux 6.12).
+/// Attaches the hook on requests to FUSE servers; false where the kernel does not have it (before Linux 6.12, or FUSE is not loaded).
 fn attach_requests(ebpf: &mut Ebpf) -> Result<bool, ProbeError> {
     let name = "fsi_request";
     let program: &mut RawTracePoint = ebpf.program_mut(name).ok_or(ProbeError::NoProgram(name))?.try_into()?;

@@ -17,7 +17,7 @@ use super::generated::report_message::What;
 use super::generated::reports_server::{Reports, ReportsServer};
 use super::generated::{Batch, Hello, ReportMessage, Taken};
 use super::known::{Hearing, Known, Refusal};
-use super::wire::{self, Report, WireError};
+use super::wire::{self, WireError};
 use super::{Counters, FromMount, Gone, Lost, MAX_BATCH, MAX_MESSAGE_BYTES};
 use crate::control::incoming::Incoming;
 
@@ -182,10 +182,10 @@ impl Service {
             );
             return Err(Status::invalid_argument(sentence));
         };
-        let reports = reports.into_iter().map(|report| wire::report_from_wire(dev, report));
-        let reports = reports.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(&error))?;
-        for run in runs(dev, reports) {
-            self.hand_on(run).await?;
+        let operations = reports.into_iter().map(|report| wire::report_from_wire(dev, report));
+        let operations = operations.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(&error))?;
+        if !operations.is_empty() {
+            self.hand_on(FromMount::Operations { dev, operations }).await?;
         }
         self.lost(dev, lost, Lost::QueueFull).await?;
         Ok(next_sequence)
@@ -214,7 +214,6 @@ impl Service {
     fn count(&self, message: &FromMount) {
         let (counter, count) = match message {
             FromMount::Operations { operations, .. } => (&self.counters.operations, operations.len() as u64),
-            FromMount::Files { files, .. } => (&self.counters.files, files.len() as u64),
             FromMount::Lost { count, why: Lost::QueueFull, .. } => (&self.counters.lost_queue_full, *count),
             FromMount::Lost { count, why: Lost::Unsent, .. } => (&self.counters.lost_unsent, *count),
             FromMount::Hello(_) | FromMount::Gone { .. } => return,
@@ -239,18 +238,4 @@ async fn next(messages: &mut Streaming<ReportMessage>) -> Result<Option<What>, S
             Err(if is_undecodable { Status::invalid_argument(status.message()) } else { status })
         }
     }
-}
-
-/// Neighbours of the same kind go together; the order stays.
-fn runs(dev: u32, reports: Vec<Report>) -> Vec<FromMount> {
-    let mut runs = Vec::new();
-    for report in reports {
-        match (report, runs.last_mut()) {
-            (Report::Operation(report), Some(FromMount::Operations { operations, .. })) => operations.push(report),
-            (Report::File(report), Some(FromMount::Files { files, .. })) => files.push(report),
-            (Report::Operation(report), _) => runs.push(FromMount::Operations { dev, operations: vec![report] }),
-            (Report::File(report), _) => runs.push(FromMount::Files { dev, files: vec![report] }),
-        }
-    }
-    runs
 }

@@ -13,11 +13,11 @@ use tonic::{Code, Request, Status};
 
 use super::generated::report_message::What;
 use super::generated::{Batch, ReportMessage, Taken};
-use super::wire::tests::{opened, operation};
-use super::wire::{Report, hello_to_wire, report_to_wire};
+use super::wire::tests::operation;
+use super::wire::{hello_to_wire, report_to_wire};
 use super::*;
 use crate::control::client::Once;
-use crate::fuse::report::{FileReport, OpReport};
+use crate::fuse::report::OpReport;
 
 const DEV: u32 = 52;
 
@@ -46,7 +46,7 @@ fn hello(first_sequence: u64) -> ReportMessage {
     ReportMessage { what: Some(What::Hello(hello_to_wire(mount(), first_sequence))) }
 }
 
-fn batch(first_sequence: u64, next_sequence: u64, reports: Vec<Report>) -> ReportMessage {
+fn batch(first_sequence: u64, next_sequence: u64, reports: Vec<OpReport>) -> ReportMessage {
     let reports = reports.into_iter().map(report_to_wire).collect();
     ReportMessage { what: Some(What::Batch(Batch { first_sequence, next_sequence, reports })) }
 }
@@ -76,33 +76,30 @@ fn say<M: Message + Default + 'static>(path: &Path, messages: Vec<M>) -> (Vec<u6
     })
 }
 
-fn operations(count: u64) -> Vec<Report> {
-    (0..count).map(|unique| Report::Operation(operation(DEV, unique))).collect()
+fn operations(count: u64) -> Vec<OpReport> {
+    (0..count).map(|unique| operation(DEV, unique)).collect()
 }
 
 #[test]
 fn the_order_stays_and_what_is_missing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let (server, receiver, path) = server(directory.path());
-    let file = |number| Report::File(opened(DEV, number));
-    let mut mixed = operations(2);
-    mixed.extend([file(1), file(2)]);
-    mixed.extend(operations(1));
-    let (taken, ended) = say(&path, vec![hello(10), batch(10, 18, mixed), batch(18, 18, Vec::new())]);
+    let messages = [batch(10, 14, operations(3)), batch(14, 16, operations(1)), batch(16, 17, Vec::new())];
+    let (taken, ended) = say(&path, [hello(10)].into_iter().chain(messages).collect());
     ended.unwrap();
-    assert_eq!(taken, [10, 18, 18]);
-    let of = |uniques: &[u64]| -> Vec<OpReport> { uniques.iter().map(|unique| operation(DEV, *unique)).collect() };
-    let files: Vec<FileReport> = vec![opened(DEV, 1), opened(DEV, 2)];
+    assert_eq!(taken, [10, 14, 16, 17]);
+    let lost = || FromMount::Lost { dev: DEV, count: 1, why: Lost::QueueFull };
     let expected = [
         FromMount::Hello(mount()),
-        FromMount::Operations { dev: DEV, operations: of(&[0, 1]) },
-        FromMount::Files { dev: DEV, files },
-        FromMount::Operations { dev: DEV, operations: of(&[0]) },
-        FromMount::Lost { dev: DEV, count: 3, why: Lost::QueueFull },
+        FromMount::Operations { dev: DEV, operations: operations(3) },
+        lost(),
+        FromMount::Operations { dev: DEV, operations: operations(1) },
+        lost(),
+        lost(),
         FromMount::Gone { dev: DEV, why: Gone::Ended },
     ];
     assert_eq!(receiver.try_iter().collect::<Vec<_>>(), expected);
-    let counts = ReportsCounts { operations: 3, files: 2, lost_queue_full: 3, ..ReportsCounts::default() };
+    let counts = ReportsCounts { operations: 4, lost_queue_full: 3, ..ReportsCounts::default() };
     assert_eq!(server.counts(), counts);
     assert_eq!((mount().dev, wire::device_number(0, DEV)), (DEV, DEV));
 }

@@ -8,7 +8,7 @@ use super::MountInfo;
 use super::generated as wire;
 use super::generated::report::What;
 use crate::control::convert::{self, ConvertError};
-use crate::fuse::report::{FileReport, OpReport, Throttled};
+use crate::fuse::report::{OpReport, Throttled};
 use crate::rules::op::Op;
 
 /// Most bytes of a path or name in a hello.
@@ -33,26 +33,13 @@ pub(crate) enum WireError {
     Fault(#[from] ConvertError),
 }
 
-/// One report.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Report {
-    Operation(OpReport),
-    File(FileReport),
-}
-
 /// About how long a report is in a message; no message is longer than the sum of these.
-pub(crate) fn weight(report: &Report) -> usize {
-    match report {
-        Report::Operation(report) => {
-            let paths = report.path.len() + report.target.as_ref().map_or(0, |target| target.len());
-            let fault = |fault: &crate::rules::decision::FaultEntry| {
-                REPORT_BYTES + fault.path.len() + fault.fault.rule.len() + MAX_PATTERN_BYTES
-            };
-            REPORT_BYTES + paths + report.faults.iter().map(fault).sum::<usize>()
-        }
-        Report::File(FileReport::Opened { path, .. }) => REPORT_BYTES + path.len(),
-        Report::File(FileReport::Released { .. }) => REPORT_BYTES,
-    }
+pub(crate) fn weight(report: &OpReport) -> usize {
+    let paths = report.path.len() + report.target.as_ref().map_or(0, |target| target.len());
+    let fault = |fault: &crate::rules::decision::FaultEntry| {
+        REPORT_BYTES + fault.path.len() + fault.fault.rule.len() + MAX_PATTERN_BYTES
+    };
+    REPORT_BYTES + paths + report.faults.iter().map(fault).sum::<usize>()
 }
 
 /// What the pattern of a corruption may take.
@@ -121,39 +108,14 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<MountInfo, WireError
     })
 }
 
-pub(crate) fn report_to_wire(report: Report) -> wire::Report {
-    let what = match report {
-        Report::Operation(report) => What::Operation(operation_to_wire(report)),
-        Report::File(FileReport::Opened {
-            open_file,
-            dev: _,
-            ino,
-            mode,
-            path,
-            tid,
-            uid,
-            flags,
-            at_ns,
-            passthrough,
-        }) => {
-            let path = path.to_vec();
-            What::Opened(wire::Opened { open_file, ino, mode, path, tid, uid, flags, at_ns, passthrough })
-        }
-        Report::File(FileReport::Released { open_file, at_ns }) => What::Released(wire::Released { open_file, at_ns }),
-    };
-    wire::Report { what: Some(what) }
+pub(crate) fn report_to_wire(report: OpReport) -> wire::Report {
+    wire::Report { what: Some(What::Operation(operation_to_wire(report))) }
 }
 
 /// `dev`: the mount's, which all its reports have.
-pub(crate) fn report_from_wire(dev: u32, report: wire::Report) -> Result<Report, WireError> {
-    Ok(match report.what.ok_or(WireError::Empty)? {
-        What::Operation(operation) => Report::Operation(operation_from_wire(dev, operation)?),
-        What::Opened(wire::Opened { open_file, ino, mode, path, tid, uid, flags, at_ns, passthrough }) => {
-            let path = Arc::from(path);
-            Report::File(FileReport::Opened { open_file, dev, ino, mode, path, tid, uid, flags, at_ns, passthrough })
-        }
-        What::Released(wire::Released { open_file, at_ns }) => Report::File(FileReport::Released { open_file, at_ns }),
-    })
+pub(crate) fn report_from_wire(dev: u32, report: wire::Report) -> Result<OpReport, WireError> {
+    let What::Operation(operation) = report.what.ok_or(WireError::Empty)?;
+    operation_from_wire(dev, operation)
 }
 
 fn operation_to_wire(report: OpReport) -> wire::Operation {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::LinkCounts;
+use crate::fuse::report::OpReport;
 use crate::fuse::state::{State, Word};
-use crate::reports::wire::{self, Report};
+use crate::reports::wire;
 use crate::reports::{MAX_BATCH, MAX_BATCH_BYTES};
 
 /// Reports that may wait, those on their way included.
@@ -26,7 +27,7 @@ const KEPT: usize = 4096;
 #[derive(Debug)]
 struct Numbered {
     sequence: u64,
-    report: Report,
+    report: OpReport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ pub(super) struct Stretch {
 pub(super) struct Batch {
     pub(super) first_sequence: u64,
     pub(super) next_sequence: u64,
-    pub(super) reports: Vec<Report>,
+    pub(super) reports: Vec<OpReport>,
 }
 
 impl Queue {
@@ -107,7 +108,7 @@ impl Queue {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn push(&self, report: Report) {
+    pub(super) fn push(&self, report: OpReport) {
         let mut inner = self.lock();
         let sequence = self.state.word(Word::Reported).fetch_add(1, Ordering::Relaxed) + 1;
         inner.made += 1;

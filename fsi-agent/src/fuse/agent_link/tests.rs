@@ -12,7 +12,7 @@ use super::queue::MAX_QUEUED;
 use super::*;
 use crate::fuse::report::FanOut;
 use crate::fuse::state::Word;
-use crate::reports::wire::tests::{opened, operation};
+use crate::reports::wire::tests::operation;
 use crate::reports::{FromMount, Gone, Lost, ReportsServer};
 
 const DEV: u32 = 52;
@@ -54,7 +54,6 @@ fn eventually(what: &str, is_so: impl Fn() -> bool) {
 struct Heard {
     hellos: Vec<MountInfo>,
     operations: Vec<u64>,
-    files: u64,
     full: u64,
     unsent: u64,
     gone: Vec<Gone>,
@@ -68,7 +67,6 @@ impl Heard {
                 assert!(operations.iter().all(|report| *report == operation(dev, report.unique)));
                 self.operations.extend(operations.iter().map(|report| report.unique));
             }
-            FromMount::Files { files, .. } => self.files += files.len() as u64,
             FromMount::Lost { count, why: Lost::QueueFull, .. } => self.full += count,
             FromMount::Lost { count, why: Lost::Unsent, .. } => self.unsent += count,
             FromMount::Gone { why, .. } => self.gone.push(why),
@@ -91,7 +89,7 @@ impl Heard {
     }
 
     fn sum(&self) -> u64 {
-        self.operations.len() as u64 + self.files + self.full + self.unsent
+        self.operations.len() as u64 + self.full + self.unsent
     }
 }
 
@@ -110,18 +108,15 @@ fn everything_arrives_in_order() {
             scope.spawn(move || {
                 for number in 0..EACH {
                     link.operation(operation(DEV, thread << 32 | number));
-                    if number % 100 == 0 {
-                        link.file(opened(DEV, number));
-                    }
                 }
             });
         }
     });
     let counts = link.finish();
-    let made = 4 * EACH + 4 * EACH / 100;
+    let made = 4 * EACH;
     assert_eq!(counts, LinkCounts { made, taken: made, full: 0, waiting: 0 });
     let heard = Heard::one_mount(&receiver);
-    assert_eq!((heard.sum(), heard.files, heard.full), (made, 4 * EACH / 100, 0));
+    assert_eq!((heard.sum(), heard.full), (made, 0));
     assert_eq!(heard.gone, [Gone::Ended]);
     assert_eq!(heard.hellos, [config(&socket).mount]);
     let mut next = BTreeMap::new();
@@ -268,9 +263,9 @@ fn only_those_who_want_are_told() {
     let all = FanOut(links.iter().map(|link| -> Arc<dyn Reports> { Arc::<AgentLink>::clone(link) }).collect());
     eventually("the agent is there", || all.wants_operations());
     all.operation(operation(DEV, 1));
-    all.file(opened(DEV, 1));
+    assert!(!all.wants_files());
     let [told, untold] = links.map(|link| link.finish().made);
-    assert_eq!((told, untold), (2, 0));
-    assert_eq!(Heard::one_mount(&receiver).sum(), 2);
+    assert_eq!((told, untold), (1, 0));
+    assert_eq!(Heard::one_mount(&receiver).sum(), 1);
     assert!(!all.wants_operations());
 }

@@ -89,7 +89,7 @@ impl Told {
 impl Interposer {
     /// Tells that a file is open.
     pub(super) fn tell_opened(&self, call: Call, node: &Node, open: &Open) {
-        if !self.reports.wants_operations() {
+        if !self.reports.wants_files() {
             return;
         }
         self.reports.file(FileReport::Opened {
@@ -108,7 +108,7 @@ impl Interposer {
 
     /// Tells that it is not any more.
     pub(super) fn tell_released(&self, handle: u64) {
-        if self.reports.wants_operations() {
+        if self.reports.wants_files() {
             self.reports.file(FileReport::Released { open_file: handle + 1, at_ns: clock::monotonic_ns() });
         }
     }

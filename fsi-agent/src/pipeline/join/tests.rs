@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fsi_common::op::OpKind;
+use fsi_common::record::RecordHeader;
 
 use super::*;
 use crate::rules::decision::{Effect, Fault, FaultEntry, FaultKind};
@@ -106,6 +107,12 @@ impl Harness {
         self.join.request(&raw, &mut self.losses, &mut self.out);
     }
 
+    fn unwanted(&mut self, unique: u64) {
+        let header = RecordHeader { detail: UNWANTED_REQUEST, ..RecordHeader::default() };
+        let raw = RequestRecord { header, unique, tid: 7, dev: DEV, ..RequestRecord::default() };
+        self.join.request(&raw, &mut self.losses, &mut self.out);
+    }
+
     fn operation(&mut self, tid: u32, start_ns: u64, requests: u32) {
         let raw = OpRecord { tid, start_ns, duration_ns: 1_000, requests, ..OpRecord::default() };
         self.join.operation(span(), &raw, false, &mut self.losses, &mut self.out);
@@ -125,7 +132,7 @@ impl Harness {
                 SpanBody::Operation(op) => Some((is_told, op.interposed.as_deref().cloned())),
                 other => panic!("no operation: {other:?}"),
             },
-            Joined::Alone(_) => None,
+            Joined::Alone(_) | Joined::Unwanted => None,
         };
         std::mem::take(&mut self.out).into_iter().filter_map(of).collect()
     }
@@ -197,6 +204,23 @@ fn what_belongs_to_nobody_is_alone() {
     harness.report(report(8, 1));
     harness.operation(7, 200, 1);
     assert_eq!(harness.operations().len(), 1);
+}
+
+#[test]
+fn what_is_unwanted_is_not_alone() {
+    let mut harness = Harness::new();
+    harness.unwanted(2);
+    harness.report(faulty(2));
+    harness.report(faulty(4));
+    harness.unwanted(4);
+    // Sent again: it is whose it was.
+    harness.unwanted(6);
+    harness.report(faulty(6 | RESENT));
+    let unwanted = harness.out.iter().filter(|joined| matches!(joined, Joined::Unwanted)).count();
+    assert_eq!((unwanted, harness.out.len()), (3, 3));
+    harness.out.clear();
+    harness.tick(u64::MAX);
+    assert_eq!((harness.out.len(), harness.join.sent.len(), harness.losses), (0, 0, PipelineLosses::default()));
 }
 
 #[test]

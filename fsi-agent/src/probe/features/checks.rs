@@ -38,7 +38,8 @@ fn read(path: &str) -> Option<String> {
 }
 
 /// Every check, in the order in which a person mends things.
-pub(super) fn all(kernel: &Kernel) -> Vec<Capability> {
+/// `joins` is what a try said: whether the kernel tells of requests to mounts.
+pub(super) fn all(kernel: &Kernel, joins: Option<bool>) -> Vec<Capability> {
     vec![
         kernel_version(kernel),
         privileges(),
@@ -52,7 +53,9 @@ pub(super) fn all(kernel: &Kernel) -> Vec<Capability> {
         cgroups(),
         pid_namespace(),
         fuse(),
+        mount_privileges(),
         fuse_passthrough(kernel),
+        join(kernel, joins),
         io_uring(),
     ]
 }
@@ -87,30 +90,36 @@ fn kernel_version(kernel: &Kernel) -> Capability {
     }
 }
 
-/// Those that matter here, by their number.
-const CAPABILITIES: [(u32, &str); 6] = [
-    (2, "CAP_DAC_READ_SEARCH"),
-    (19, "CAP_SYS_PTRACE"),
-    (21, "CAP_SYS_ADMIN"),
-    (24, "CAP_SYS_RESOURCE"),
-    (38, "CAP_PERFMON"),
-    (39, "CAP_BPF"),
-];
+/// A privilege by its number.
+type Privilege = (u32, &'static str);
+
+const SYS_ADMIN: Privilege = (21, "CAP_SYS_ADMIN");
+const PERFMON: Privilege = (38, "CAP_PERFMON");
+const BPF: Privilege = (39, "CAP_BPF");
+const FOR_MOUNTS: [Privilege; 5] =
+    [SYS_ADMIN, (7, "CAP_SETUID"), (6, "CAP_SETGID"), (0, "CAP_CHOWN"), (3, "CAP_FOWNER")];
+
+/// Those of them that this process has; nothing where that cannot be found out.
+fn held(of: &[Privilege]) -> Option<Vec<Privilege>> {
+    let held = effective(&read("/proc/self/status")?)?;
+    Some(of.iter().copied().filter(|(bit, _)| held >> bit & 1 == 1).collect())
+}
+
+fn words(privileges: &[Privilege]) -> String {
+    let names: Vec<_> = privileges.iter().map(|(_, name)| *name).collect();
+    if names.is_empty() { "none that matters".to_owned() } else { names.join(", ") }
+}
 
 fn privileges() -> Capability {
     let check =
         capability("privileges", Need::Required, "CAP_BPF and CAP_PERFMON load programs that look into the kernel");
-    let status = read("/proc/self/status").unwrap_or_default();
-    let Some(held) = effective(&status) else {
+    let Some(held) = held(&[SYS_ADMIN, PERFMON, BPF]) else {
         return check.unknown("/proc/self/status has no CapEff", "mount /proc");
     };
-    let names: Vec<_> = CAPABILITIES.iter().filter(|(bit, _)| held >> bit & 1 == 1).map(|(_, name)| *name).collect();
-    let has = |name| names.contains(&name);
-    let found = if names.is_empty() { "none that matters".to_owned() } else { names.join(", ") };
-    if has("CAP_SYS_ADMIN") || (has("CAP_BPF") && has("CAP_PERFMON")) {
-        check.ok(found)
+    if held.contains(&SYS_ADMIN) || (held.contains(&BPF) && held.contains(&PERFMON)) {
+        check.ok(words(&held))
     } else {
-        check.missing(found, "run as root, or give the process CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")
+        check.missing(words(&held), "run as root, or give the process CAP_BPF and CAP_PERFMON")
     }
 }
 
@@ -279,6 +288,45 @@ fn fuse_passthrough(kernel: &Kernel) -> Capability {
     }
 }
 
+fn mount_privileges() -> Capability {
+    let check =
+        capability("mount_privileges", Need::Optional, "`fsi mount` mounts, and does what callers ask for as they");
+    let Some(held) = held(&FOR_MOUNTS) else {
+        return check.unknown("/proc/self/status has no CapEff", "mount /proc");
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let found = if is_root { words(&held) } else { format!("{}, but not root", words(&held)) };
+    if is_root && held.len() == FOR_MOUNTS.len() {
+        check.ok(found)
+    } else {
+        check.missing(found, format!("run as root, with {}", words(&FOR_MOUNTS)))
+    }
+}
+
+fn join(kernel: &Kernel, joins: Option<bool>) -> Capability {
+    let check = capability(
+        "join",
+        Need::Optional,
+        "the agent tells an operation and what a mount did for it in one span, else apart",
+    );
+    // The file system that FUSE shows its connections by, built in or loaded.
+    let is_loaded = Path::new("/sys/fs/fuse").exists();
+    match joins {
+        Some(true) => check.ok("tried: the kernel tells which operation sends a request to a mount"),
+        Some(false) if !is_loaded => {
+            check.missing("FUSE is not loaded", "modprobe fuse, then start the agent: it looks when it starts")
+        }
+        Some(false) if kernel.version < (6, 12) => {
+            check.missing(format!("tried: no, {} has no tracepoint for it", kernel.release), "boot Linux 6.12 or later")
+        }
+        Some(false) => check.missing(
+            "tried: no",
+            "use a kernel that is built with CONFIG_DEBUG_INFO_BTF_MODULES=y: it does not say what FUSE's fields are",
+        ),
+        None => check.unknown("the programs do not load", "first get what observing needs"),
+    }
+}
+
 fn io_uring() -> Capability {
     let check =
         capability("io_uring", Need::Optional, "what programs hand to io_uring is counted, but not seen one by one");
@@ -304,9 +352,22 @@ mod tests {
 
     #[test]
     fn what_is_not_there_says_how_to_get_it() {
-        for check in all(&Kernel { release: "4.9.0".to_owned(), version: (4, 9) }) {
-            assert_eq!(check.remedy.is_some(), check.state != State::Ok, "{check:?}");
-            assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
+        for joins in [None, Some(false), Some(true)] {
+            for check in all(&Kernel { release: "4.9.0".to_owned(), version: (4, 9) }, joins) {
+                assert_eq!(check.remedy.is_some(), check.state != State::Ok, "{check:?}");
+                assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_join_is_what_the_try_says() {
+        let old = Kernel { release: "6.1.0".to_owned(), version: (6, 1) };
+        let new = Kernel { release: "6.12.0".to_owned(), version: (6, 12) };
+        let states = [None, Some(false), Some(true)].map(|joins| join(&old, joins).state);
+        assert_eq!(states, [State::Unknown, State::Missing, State::Ok]);
+        let remedies = [&old, &new].map(|kernel| join(kernel, Some(false)).remedy);
+        assert_ne!(remedies[0], None);
+        assert_eq!(remedies[0] == remedies[1], !Path::new("/sys/fs/fuse").exists());
     }
 }
