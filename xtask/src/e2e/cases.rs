@@ -56,6 +56,8 @@ pub(super) const ALL: &[Case] = &[
     ends::ANY_ORDER,
     ends::AGENT_KILLED,
     ends::DRIVER_KILLED,
+    ends::SERVER_KILLED,
+    ends::KEEPER_KILLED,
     ends::KUBELET_KILLED,
 ];
 

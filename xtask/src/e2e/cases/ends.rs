@@ -31,6 +31,20 @@ pub(super) const DRIVER_KILLED: Case = Case {
     check: driver_killed,
 };
 
+pub(super) const SERVER_KILLED: Case = Case {
+    name: "ends-server-killed",
+    shows: "kill -9 of a volume's server while a pod writes to it: another takes over, and the pod sees no error",
+    takes: Takes::OwnInterposer,
+    check: server_killed,
+};
+
+pub(super) const KEEPER_KILLED: Case = Case {
+    name: "ends-keeper-killed",
+    shows: "kill -9 of a node's keeper, and then of the driver with all servers, while a pod writes: the pod sees no error",
+    takes: Takes::OwnInterposer,
+    check: keeper_killed,
+};
+
 pub(super) const KUBELET_KILLED: Case = Case {
     name: "ends-kubelet-killed",
     shows: "kill -9 of a kubelet while a pod writes to its volume: the pod sees no error, and is deleted as ever",
@@ -84,7 +98,7 @@ fn agent_killed(place: &Place<'_>) -> Result<()> {
     eventually(20, "the agent tells of the pod", counts)?;
     let pod = pod_on(place.kubectl(), "agent", "node-1")?;
     let before = restarts(place, &pod)?;
-    kill(&pids("node-1", "fsi")?)?;
+    kill(&pids("node-1", "fsi agent")?)?;
     eventually(60, "there is another agent", || {
         let now = restarts(place, &pod)?;
         ensure!(now > before, "{now} restarts");
@@ -97,7 +111,7 @@ fn agent_killed(place: &Place<'_>) -> Result<()> {
 fn driver_killed(place: &Place<'_>) -> Result<()> {
     let node = write_to_volume(place)?;
     let pod = pod_on(place.kubectl(), "csi-node", &node)?;
-    kill(&pids(&node, "fsi-csi")?)?;
+    kill(&pids(&node, "fsi-csi node")?)?;
     still_writes(place)?;
     eventually(60, "the driver is back", || {
         place.kubectl().run(&["-n", "fsi", "wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=5s"])
@@ -111,6 +125,31 @@ fn driver_killed(place: &Place<'_>) -> Result<()> {
         &format!("nodeSelector: {{ kubernetes.io/hostname: {node} }}"),
     )?;
     place.ready("next")
+}
+
+fn server_killed(place: &Place<'_>) -> Result<()> {
+    let node = write_to_volume(place)?;
+    for _ in 0..3 {
+        kill(&pids(&node, "fsi mount")?)?;
+        still_writes(place)?;
+    }
+    Ok(())
+}
+
+fn keeper_killed(place: &Place<'_>) -> Result<()> {
+    let node = write_to_volume(place)?;
+    let keeper = pod_on(place.kubectl(), "keeper", &node)?;
+    let before = restarts(place, &keeper)?;
+    kill(&pids(&node, "fsi keeper")?)?;
+    still_writes(place)?;
+    eventually(60, "there is another keeper", || {
+        let now = restarts(place, &keeper)?;
+        ensure!(now > before, "{now} restarts");
+        place.kubectl().run(&["-n", "fsi", "wait", "--for=condition=Ready", &format!("pod/{keeper}"), "--timeout=5s"])
+    })?;
+    // It has everything again, or nobody could take over now.
+    kill(&pids(&node, "fsi-csi node")?)?;
+    still_writes(place)
 }
 
 fn kubelet_killed(place: &Place<'_>) -> Result<()> {
@@ -170,13 +209,19 @@ fn mounts_of(node: &str) -> Result<String> {
     fs::read_to_string(format!("/proc/{}/mountinfo", pid.trim())).context("read a node's mounts")
 }
 
-/// Processes of a node by their command's name.
+/// Processes of a node by how their command lines begin.
 fn pids(node: &str, name: &str) -> Result<Vec<String>> {
     let is_of_node = |pid: &str| {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         cgroups.contains(&format!("/fsi-e2e/{node}/"))
     };
-    let is_called = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+    let is_called = |pid: &str| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split_terminator('\0').collect();
+        let program = words.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
+        let command = format!("{program} {}", words.get(1).unwrap_or(&""));
+        command == name || program == name
+    };
     let entries = fs::read_dir("/proc").context("read /proc")?;
     let pids = entries.flatten().map(|entry| entry.file_name().display().to_string());
     let pids: Vec<_> = pids.filter(|pid| is_called(pid) && is_of_node(pid)).collect();
