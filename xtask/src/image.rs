@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
 use self::archive::{Image, Layer};
-pub(crate) use self::programs::Programs;
+pub(crate) use self::programs::{Programs, static_std};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Certificates that a collector's is checked with where the configuration names none.

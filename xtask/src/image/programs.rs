@@ -57,11 +57,18 @@ impl Programs {
     }
 }
 
+fn target() -> String {
+    format!("{}-unknown-linux-musl", env::consts::ARCH)
+}
+
+/// Where the standard library for static programs is, if it is here.
+pub(crate) fn static_std() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", &target()]).output().ok()?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|place| place.is_dir())
+}
+
 /// The musl target of this machine, if its standard library and a C compiler for it are here.
 fn static_target() -> Option<String> {
-    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", &target]).output().ok()?;
-    let has_std = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()).is_dir();
     let compiler = [format!("{}-linux-musl-gcc", env::consts::ARCH), "musl-gcc".to_owned()];
-    (has_std && compiler.iter().any(|name| tools::on_path(name).is_some())).then_some(target)
+    (static_std().is_some() && compiler.iter().any(|name| tools::on_path(name).is_some())).then(target)
 }

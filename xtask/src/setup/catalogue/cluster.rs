@@ -8,6 +8,14 @@ use super::super::Purpose::Cluster;
 use super::super::go_tool::{CSI_PROVISIONER, CSI_RESIZER, GoTool, HELM, HELMFILE, JAEGER, KUBE, OTELCOL};
 use super::super::machine::go_version;
 use super::{Get, Need, State, Weight, all, executable, file};
+use crate::image;
+
+/// The standard library for static programs of this machine.
+const STATIC_STD: &str = if cfg!(target_arch = "aarch64") {
+    "rust-std-aarch64-unknown-linux-musl"
+} else {
+    "rust-std-x86_64-unknown-linux-musl"
+};
 
 pub(super) const NEEDS: &[Need] = &[
     Need {
@@ -45,6 +53,27 @@ pub(super) const NEEDS: &[Need] = &[
         state: |_| all(&["ip", "nft", "iptables", "conntrack", "openssl", "nsenter", "unshare"]),
         get: Get::Apt(&["iproute2", "nftables", "iptables", "conntrack", "openssl", "util-linux"]),
         by_hand: "install iproute2, nftables, iptables, conntrack, openssl and util-linux",
+    },
+    Need {
+        name: "C compiler for musl",
+        why: "the image has static programs and no libraries",
+        serves: &[Cluster],
+        weight: Weight::Optional,
+        state: |_| all(&["musl-gcc"]),
+        get: Get::Apt(&["musl-tools"]),
+        by_hand: "install musl-tools; without it the image has the libraries of this machine in it",
+    },
+    Need {
+        name: "Rust for musl",
+        why: "the same",
+        serves: &[Cluster],
+        weight: Weight::Optional,
+        state: |_| match image::static_std() {
+            Some(place) => State::Present(place.display().to_string()),
+            None => State::Missing,
+        },
+        get: Get::RustupComponent(STATIC_STD),
+        by_hand: "rustup target add x86_64-unknown-linux-musl (or that of your machine)",
     },
     Need {
         name: "static busybox",
