@@ -54,8 +54,8 @@ impl Endpoint {
             metrics: None,
             headers: Vec::new(),
             tls: Tls::default(),
-            queue: 32_768,
-            batch: 2048,
+            queue: 16_384,
+            batch: 1024,
             interval: Duration::from_millis(200),
             deadline: Duration::from_secs(10),
         }
