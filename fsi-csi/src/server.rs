@@ -1,7 +1,7 @@
 //! Interposers: how one is started, given other rules, looked at, and how one sees that it is over. Nothing else knows how a server runs.
 //!
 //! Without a keeper of the node one is started by `fsi mount`, which returns when the mount answers and leaves a keeper and a server that
-//! outlive us. With one, servers are children of ours: see [`kept`].
+//! outlive us. With one, servers are children of ours: see `kept`.
 
 mod kept;
 
