@@ -153,6 +153,21 @@ fn without_a_server_in_time_users_are_let_go_and_the_bare_directory_never_shows(
 }
 
 #[test]
+fn servers_that_are_killed_at_once_with_their_container_cost_no_mount() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let node = Node::start();
+    fs::write(node.path("source/file"), "x").expect("a file");
+    for _ in 0..8 {
+        kill(node.serve(&[]));
+    }
+    let server = node.serve(&[]);
+    assert_eq!(fs::read_to_string(node.path("target/file")).expect("it is served"), "x");
+    end(&node, server);
+}
+
+#[test]
 fn a_server_that_comes_back_has_what_the_next_keeper_lacks() {
     if !has(&[Need::Mounts]) {
         return;

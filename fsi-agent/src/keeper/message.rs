@@ -1,14 +1,15 @@
 //! What keeper and server say to each other: one JSON document a packet, descriptors beside it.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::fuse::config::FilePath;
 use crate::fuse::state::LAYOUT;
-use crate::sys::fd::{self, Wait};
+use crate::sys::fd::{self, MAX_CARRIED, Wait};
 
 /// Counts changes of these messages, of the configuration and of what a request's record holds.
 const PROTOCOL: u32 = 2;
@@ -71,6 +72,25 @@ pub fn send(socket: BorrowedFd<'_>, message: &impl Serialize, descriptors: &[Bor
     fd::send(socket, &serde_json::to_vec(message)?, descriptors)
 }
 
+/// Gives a mount to a server: the descriptors of [`ToServer::Start`], and what servers before it gave to hold.
+///
+/// # Errors
+/// When the server is gone.
+pub(super) fn hand_over(
+    socket: BorrowedFd<'_>,
+    descriptors: &[BorrowedFd<'_>; DESCRIPTORS],
+    held: &BTreeMap<u64, OwnedFd>,
+) -> io::Result<()> {
+    send(socket, &ToServer::Start { held: held.len() }, descriptors)?;
+    let held: Vec<_> = held.iter().collect();
+    for chunk in held.chunks(MAX_CARRIED) {
+        let nodes = chunk.iter().map(|(node, _)| **node).collect();
+        let files: Vec<_> = chunk.iter().map(|(_, file)| file.as_fd()).collect();
+        send(socket, &ToServer::Held { nodes }, &files)?;
+    }
+    Ok(())
+}
+
 /// `None` when the other end is gone.
 ///
 /// # Errors
@@ -82,8 +102,6 @@ pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>, wait: Wait) -> io::R
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-
     use super::*;
 
     #[test]
@@ -105,7 +123,7 @@ mod tests {
     fn the_largest_messages_fit_a_packet() {
         let (server, keeper) = fd::pair().unwrap();
         send(server.as_fd(), &ToKeeper::failed(&"\u{1}".repeat(100_000)), &[]).unwrap();
-        send(server.as_fd(), &ToServer::Held { nodes: vec![u64::MAX; fd::MAX_CARRIED] }, &[]).unwrap();
+        send(server.as_fd(), &ToServer::Held { nodes: vec![u64::MAX; MAX_CARRIED] }, &[]).unwrap();
         assert!(receive::<ToKeeper>(keeper.as_fd(), Wait::Never).unwrap().is_some());
     }
 

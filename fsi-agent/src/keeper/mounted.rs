@@ -14,13 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::KeeperError;
-use super::message::{self, DESCRIPTORS, ToServer};
+use super::message::{self, DESCRIPTORS};
 use crate::fuse::config::MountConfig;
 use crate::fuse::fake::Memory;
 use crate::fuse::fault_log;
 use crate::fuse::state::{State, Word};
 use crate::fuse::undo::Undo;
-use crate::sys::fd::MAX_CARRIED;
 use crate::sys::mount::{self, Device, Unmount};
 
 /// Larger than any INIT request; the kernel wants at least this much room for whatever comes first.
@@ -105,7 +104,7 @@ impl Mounted {
         self.state.word(Word::Progress).load(Ordering::Relaxed)
     }
 
-    /// In the order of [`ToServer::Start`].
+    /// In the order of [`message::ToServer::Start`].
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
         [
             &self.connection,
@@ -122,14 +121,7 @@ impl Mounted {
 
     /// Hands everything to a new server.
     pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        message::send(socket, &ToServer::Start { held: self.held.len() }, &self.descriptors())?;
-        let held: Vec<_> = self.held.iter().collect();
-        for chunk in held.chunks(MAX_CARRIED) {
-            let nodes = chunk.iter().map(|(node, _)| **node).collect();
-            let files: Vec<_> = chunk.iter().map(|(_, file)| file.as_fd()).collect();
-            message::send(socket, &ToServer::Held { nodes }, &files)?;
-        }
-        Ok(())
+        message::hand_over(socket, &self.descriptors(), &self.held)
     }
 
     /// Whether the connection ended: everything was unmounted, or it was aborted.

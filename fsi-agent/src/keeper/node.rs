@@ -5,7 +5,7 @@
 //! ```text
 //! new: a server brings a mount it made -> served -> its end closes: waits -> take: another server gets it
 //!                                           ^         |-- unmounted meanwhile: forgotten
-//!                                           |         `-- nobody came by the deadline, or each dies at once: let go (ENOTCONN)
+//!                                           |         `-- nobody came by the deadline, or none that lived: let go (ENOTCONN)
 //! back: this keeper is a new one, and a server that lives brings what the one before had
 //! ```
 
@@ -38,6 +38,8 @@ use crate::sys::fd::{self, Wait};
 const MAX_VOLUMES: usize = 4096;
 /// A caller says what it wants within this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// And takes what it gets within this: everybody else waits for it. What it gets fits into the buffer of its socket.
+const TAKES_WITHIN: Duration = Duration::from_secs(1);
 /// How often a mount without a server is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -118,8 +120,7 @@ fn listen(path: &Path) -> Result<AsyncFd<OwnedFd>, NodeError> {
 async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
     let accept = |listener: &OwnedFd| Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?);
     let socket = listener.async_io(Interest::READABLE, accept).await?;
-    // Nobody else waits while one does not take what it asked for.
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(TAKES_WITHIN))?;
     fd::awaited(socket)
 }
 
@@ -226,7 +227,16 @@ async fn serve(socket: &AsyncFd<OwnedFd>, volumes: &Volumes, id: &str) {
                 match message {
                     ToKeeper::Ready => volume.ready(),
                     ToKeeper::Failed { sentence } => tracing::error!(volume = id, "a server cannot serve: {sentence}"),
-                    ToKeeper::Hold { node } => volume.hold(node, descriptors),
+                    ToKeeper::Hold { node } => {
+                        let is_held = descriptors.into_iter().next().is_some_and(|file| volume.hold(node, file));
+                        if !is_held {
+                            tracing::error!(
+                                volume = id,
+                                node,
+                                "a file without a name is not held: the next server will not have it"
+                            );
+                        }
+                    }
                     ToKeeper::Drop { node } => volume.drop(node),
                     // A server knows that this keeper starts none.
                     ToKeeper::Upgrade { binary: _ } => {}
@@ -257,10 +267,6 @@ async fn wait(volumes: &Volumes, id: &str, serial: u64) {
                     End::Late => tracing::error!(
                         volume = id,
                         "no server came for a mount in time; it is let go, and answers ENOTCONN"
-                    ),
-                    End::CrashLoop => tracing::error!(
-                        volume = id,
-                        "every server of a mount dies at once; it is let go, and answers ENOTCONN"
                     ),
                 }
                 volumes.remove(id);

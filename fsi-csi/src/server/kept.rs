@@ -11,15 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fsi_agent::keeper::node::client;
 
-use super::ServerError;
+use super::{STARTS_WITHIN, ServerError};
 
-/// The time that a server gets to answer.
-const STARTS_WITHIN: Duration = Duration::from_secs(20);
-/// How long after a failure a server is started again, at first and at most.
+/// How long a server is waited with when the one before it lived for less than the longest pause: at first, and at most.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often one looks whether a server that is not ours is still there.
@@ -98,6 +96,7 @@ impl Kept {
     /// Has a server there until the mount is over.
     fn keep_up(&self, recipe: &Recipe, mut child: Option<Child>) {
         let mut pause = PAUSE;
+        let mut started = Instant::now();
         loop {
             if let Some(mut child) = child.take() {
                 match child.wait() {
@@ -111,14 +110,22 @@ impl Kept {
             match self.state(&recipe.id) {
                 State::Unknown => return,
                 State::Served | State::Away => thread::sleep(LOOK_EVERY),
-                State::Waits => match self.spawn(recipe) {
-                    Ok(next) => (child, pause) = (Some(next), PAUSE),
-                    Err(error) => {
-                        tracing::error!(place = %recipe.place.display(), %error, "no server takes over; it is tried again");
-                        thread::sleep(pause);
-                        pause = LONGEST_PAUSE.min(pause * 2);
+                State::Waits => {
+                    match started.elapsed() >= LONGEST_PAUSE {
+                        true => pause = PAUSE,
+                        false => {
+                            thread::sleep(pause);
+                            pause = LONGEST_PAUSE.min(pause * 2);
+                        }
                     }
-                },
+                    started = Instant::now();
+                    match self.spawn(recipe) {
+                        Ok(next) => child = Some(next),
+                        Err(error) => {
+                            tracing::error!(place = %recipe.place.display(), %error, "no server takes over; it is tried again");
+                        }
+                    }
+                }
             }
         }
     }

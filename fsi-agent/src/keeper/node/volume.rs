@@ -6,12 +6,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::message::{self, DESCRIPTORS, ToServer};
+use super::super::message::{self, DESCRIPTORS};
 use super::super::mounted::has_ended;
-use crate::sys::fd::MAX_CARRIED;
 
-/// Servers in a row that lived for less than [`LONG_LIFE`]: no server will do.
-const CRASH_LOOP: u32 = 5;
+/// A server that ends sooner has served nobody: the time without one goes on. So a mount that kills each of its servers is let go in
+/// the end, and one whose servers are killed with the container they are in is not.
 const LONG_LIFE: Duration = Duration::from_secs(1);
 /// Descriptors that servers may give to hold for one mount; a server asks for no more than a few hundred.
 const MAX_HELD: usize = 4096;
@@ -21,14 +20,13 @@ const MAX_HELD: usize = 4096;
 pub(super) enum End {
     Unmounted,
     Late,
-    CrashLoop,
 }
 
 #[derive(Debug)]
 pub(super) struct Volume {
     layout: String,
     deadline: Duration,
-    /// In the order of [`ToServer::Start`]; the first is /dev/fuse.
+    /// In the order of [`message::ToServer::Start`]; the first is /dev/fuse.
     descriptors: [OwnedFd; DESCRIPTORS],
     held: BTreeMap<u64, OwnedFd>,
     /// Of the server that has it, or had it last; no two are the same.
@@ -36,8 +34,8 @@ pub(super) struct Volume {
     /// Its server has everything already.
     came_back: bool,
     served_since: Option<Instant>,
-    waits_since: Option<Instant>,
-    deaths: u32,
+    /// Since when no server has lived long.
+    unserved_since: Instant,
 }
 
 impl Volume {
@@ -46,18 +44,16 @@ impl Volume {
         let Ok(descriptors) = descriptors.try_into() else {
             return Err(format!("a mount has {DESCRIPTORS} descriptors, not {count}"));
         };
-        let (serial, came_back, deaths) = (0, false, 0);
-        let (served_since, waits_since) = (None, None);
+        let (held, serial, came_back) = (BTreeMap::new(), 0, false);
         Ok(Self {
             layout,
             deadline,
             descriptors,
-            held: BTreeMap::new(),
+            held,
             serial,
             came_back,
-            served_since,
-            waits_since,
-            deaths,
+            served_since: None,
+            unserved_since: Instant::now(),
         })
     }
 
@@ -66,7 +62,7 @@ impl Volume {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         self.serial = NEXT.fetch_add(1, Ordering::Relaxed);
         self.came_back = came_back;
-        (self.served_since, self.waits_since) = (Some(Instant::now()), None);
+        self.served_since = Some(Instant::now());
     }
 
     /// It answers requests.
@@ -76,17 +72,19 @@ impl Volume {
 
     /// The server is gone.
     pub(super) fn left(&mut self) {
-        let lived = self.served_since.take().is_some_and(|since| since.elapsed() >= LONG_LIFE);
-        self.deaths = if lived { 0 } else { self.deaths + 1 };
-        self.waits_since = Some(Instant::now());
+        if self.served_since.take().is_some_and(|since| since.elapsed() >= LONG_LIFE) {
+            self.unserved_since = Instant::now();
+        }
     }
 
-    pub(super) fn hold(&mut self, node: u64, descriptors: Vec<OwnedFd>) {
-        if self.held.len() < MAX_HELD
-            && let Some(descriptor) = descriptors.into_iter().next()
-        {
+    /// Whether there is room for it. A server that is told nothing goes on; its successor does not have the file.
+    #[must_use]
+    pub(super) fn hold(&mut self, node: u64, descriptor: OwnedFd) -> bool {
+        let has_room = self.held.len() < MAX_HELD;
+        if has_room {
             self.held.insert(node, descriptor);
         }
+        has_room
     }
 
     pub(super) fn drop(&mut self, node: u64) {
@@ -95,26 +93,16 @@ impl Volume {
 
     /// Gives everything to a server.
     pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let descriptors = self.descriptors.each_ref().map(|descriptor| descriptor.as_fd());
-        message::send(socket, &ToServer::Start { held: self.held.len() }, &descriptors)?;
-        let held: Vec<_> = self.held.iter().collect();
-        for chunk in held.chunks(MAX_CARRIED) {
-            let nodes = chunk.iter().map(|(node, _)| **node).collect();
-            let files: Vec<_> = chunk.iter().map(|(_, file)| file.as_fd()).collect();
-            message::send(socket, &ToServer::Held { nodes }, &files)?;
-        }
-        Ok(())
+        message::hand_over(socket, &self.descriptors.each_ref().map(|descriptor| descriptor.as_fd()), &self.held)
     }
 
     /// Why it need not be kept any longer.
     pub(super) fn end(&self) -> Option<End> {
-        let waits = self.waits_since?.elapsed();
-        match () {
-            () if self.ended() => Some(End::Unmounted),
-            () if self.deaths >= CRASH_LOOP => Some(End::CrashLoop),
-            () if waits >= self.deadline => Some(End::Late),
-            () => None,
+        let waits = self.waits()?;
+        if self.ended() {
+            return Some(End::Unmounted);
         }
+        (waits >= self.deadline).then_some(End::Late)
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -141,7 +129,60 @@ impl Volume {
         self.held.len()
     }
 
+    /// How long there has been no server, when there is none.
     pub(super) fn waits(&self) -> Option<Duration> {
-        self.waits_since.map(|since| since.elapsed())
+        (!self.is_served()).then(|| self.unserved_since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::thread;
+
+    use super::*;
+
+    fn volume(deadline: Duration) -> Volume {
+        let descriptors = (0..DESCRIPTORS).map(|_| File::open("/dev/null").unwrap().into()).collect();
+        let mut volume = Volume::new("layout".to_owned(), deadline, descriptors).unwrap();
+        volume.serve(false);
+        volume
+    }
+
+    #[test]
+    fn servers_that_die_at_once_do_not_end_a_mount_before_its_time() {
+        let mut volume = volume(Duration::from_secs(60));
+        for _ in 0..100 {
+            volume.ready();
+            volume.left();
+            assert_eq!(volume.end(), None);
+            volume.serve(false);
+        }
+    }
+
+    #[test]
+    fn servers_that_die_at_once_do_not_put_off_the_end() {
+        let mut volume = volume(Duration::from_millis(50));
+        volume.left();
+        assert_eq!(volume.end(), None);
+        for _ in 0..6 {
+            volume.serve(false);
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(volume.end(), None, "it has a server");
+            volume.left();
+        }
+        assert_eq!(volume.end(), Some(End::Late));
+    }
+
+    #[test]
+    fn no_more_is_held_than_there_is_room_for() {
+        let mut volume = volume(Duration::ZERO);
+        // One number of a descriptor is as good as another here.
+        for node in 0..8 {
+            assert!(volume.hold(node, File::open("/dev/null").unwrap().into()));
+        }
+        volume.drop(3);
+        assert_eq!(volume.held(), 7);
+        assert!(Volume::new(String::new(), Duration::ZERO, Vec::new()).is_err());
     }
 }
