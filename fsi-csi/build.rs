@@ -9,7 +9,8 @@ fn main() -> Result<()> {
         // The well-known types too, or nobody knows what they are.
         compiler.include_imports(true);
         compiler.open_file(file).with_context(|| format!("compile proto/{file}"))?;
-        let builder = tonic_prost_build::configure();
+        // What no capability says that we serve is UNIMPLEMENTED.
+        let builder = tonic_prost_build::configure().generate_default_stubs(true);
         builder.compile_fds(compiler.file_descriptor_set()).with_context(|| format!("make code from proto/{file}"))?;
     }
     Ok(())

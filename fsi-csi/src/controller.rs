@@ -21,14 +21,9 @@ use crate::proto::csi::controller_service_capability::{self, Type};
 use crate::proto::csi::validate_volume_capabilities_response::Confirmed;
 use crate::proto::csi::{
     ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
-    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
-    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
-    ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
-    ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest,
-    CreateVolumeResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse,
-    GetCapacityRequest, GetCapacityResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
-    ValidateVolumeCapabilitiesResponse,
+    ControllerGetCapabilitiesResponse, ControllerServiceCapability, CreateVolumeRequest, CreateVolumeResponse,
+    DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest, GetCapacityResponse, ListVolumesRequest,
+    ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
 };
 use crate::volume_id::VolumeId;
 use crate::{access, mounts};
@@ -61,11 +56,6 @@ fn capabilities(of: &[Rpc]) -> Vec<ControllerServiceCapability> {
 
 fn id_of(text: &str) -> Result<VolumeId, CallError> {
     if text.is_empty() { Err(CallError::Missing("volume id")) } else { VolumeId::parse(text) }
-}
-
-/// What Kubernetes does by itself, or what we do not.
-fn not_served<T>(what: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!("{what} is not served; no capability says that it is")))
 }
 
 impl PoolController {
@@ -239,61 +229,5 @@ impl Controller for PoolController {
         let request = request.into_inner();
         let id = request.volume_id.clone();
         answer(&self.0.metrics, "ControllerExpandVolume", &id, self.expand(request)).await
-    }
-
-    async fn controller_publish_volume(
-        &self,
-        _request: Request<ControllerPublishVolumeRequest>,
-    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
-        not_served("ControllerPublishVolume")
-    }
-
-    async fn controller_unpublish_volume(
-        &self,
-        _request: Request<ControllerUnpublishVolumeRequest>,
-    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
-        not_served("ControllerUnpublishVolume")
-    }
-
-    async fn create_snapshot(
-        &self,
-        _request: Request<CreateSnapshotRequest>,
-    ) -> Result<Response<CreateSnapshotResponse>, Status> {
-        not_served("CreateSnapshot")
-    }
-
-    async fn delete_snapshot(
-        &self,
-        _request: Request<DeleteSnapshotRequest>,
-    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
-        not_served("DeleteSnapshot")
-    }
-
-    async fn list_snapshots(
-        &self,
-        _request: Request<ListSnapshotsRequest>,
-    ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        not_served("ListSnapshots")
-    }
-
-    async fn get_snapshot(
-        &self,
-        _request: Request<GetSnapshotRequest>,
-    ) -> Result<Response<GetSnapshotResponse>, Status> {
-        not_served("GetSnapshot")
-    }
-
-    async fn controller_get_volume(
-        &self,
-        _request: Request<ControllerGetVolumeRequest>,
-    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
-        not_served("ControllerGetVolume")
-    }
-
-    async fn controller_modify_volume(
-        &self,
-        _request: Request<ControllerModifyVolumeRequest>,
-    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
-        not_served("ControllerModifyVolume")
     }
 }

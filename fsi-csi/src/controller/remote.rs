@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{as_sent, capabilities, id_of, not_served};
+use super::{as_sent, capabilities, id_of};
 use crate::calls::answer;
 use crate::error::CallError;
 use crate::metrics::Metrics;
@@ -13,13 +13,9 @@ use crate::proto::csi::controller_server::Controller;
 use crate::proto::csi::controller_service_capability::rpc::Type as Rpc;
 use crate::proto::csi::{
     ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
-    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
-    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
-    ControllerPublishVolumeResponse, ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse,
-    CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest, CreateVolumeResponse, DeleteSnapshotRequest,
-    DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest, GetCapacityResponse,
-    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest,
-    ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
+    ControllerGetCapabilitiesResponse, CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest,
+    DeleteVolumeResponse, GetCapacityRequest, GetCapacityResponse, ListVolumesRequest, ListVolumesResponse,
+    ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
 };
 
 /// The controller away from any node.
@@ -88,61 +84,5 @@ impl Controller for RemoteController {
         _request: Request<GetCapacityRequest>,
     ) -> Result<Response<GetCapacityResponse>, Status> {
         on_the_node("GetCapacity")
-    }
-
-    async fn controller_publish_volume(
-        &self,
-        _request: Request<ControllerPublishVolumeRequest>,
-    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
-        not_served("ControllerPublishVolume")
-    }
-
-    async fn controller_unpublish_volume(
-        &self,
-        _request: Request<ControllerUnpublishVolumeRequest>,
-    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
-        not_served("ControllerUnpublishVolume")
-    }
-
-    async fn create_snapshot(
-        &self,
-        _request: Request<CreateSnapshotRequest>,
-    ) -> Result<Response<CreateSnapshotResponse>, Status> {
-        not_served("CreateSnapshot")
-    }
-
-    async fn delete_snapshot(
-        &self,
-        _request: Request<DeleteSnapshotRequest>,
-    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
-        not_served("DeleteSnapshot")
-    }
-
-    async fn list_snapshots(
-        &self,
-        _request: Request<ListSnapshotsRequest>,
-    ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        not_served("ListSnapshots")
-    }
-
-    async fn get_snapshot(
-        &self,
-        _request: Request<GetSnapshotRequest>,
-    ) -> Result<Response<GetSnapshotResponse>, Status> {
-        not_served("GetSnapshot")
-    }
-
-    async fn controller_get_volume(
-        &self,
-        _request: Request<ControllerGetVolumeRequest>,
-    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
-        not_served("ControllerGetVolume")
-    }
-
-    async fn controller_modify_volume(
-        &self,
-        _request: Request<ControllerModifyVolumeRequest>,
-    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
-        not_served("ControllerModifyVolume")
     }
 }
