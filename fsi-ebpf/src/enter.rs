@@ -33,7 +33,7 @@ pub(crate) fn on_enter(registers: Registers, number: u64) {
     let task = Task::current();
     let Some(state) = filter::selected(task) else { return };
     state.call = 0;
-    // First of all, because what is done here is part of what the caller waits for.
+    // As soon as it is known that somebody looks, because what is done here is part of what the caller waits for.
     state.start_ns = kernel::now_ns();
     if task.is_compat() {
         count(Counter::Compat32, 1);

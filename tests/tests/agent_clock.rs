@@ -78,7 +78,9 @@ fn prepare(directory: &Path) {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of this machine, for those who ask with --nocapture")]
 fn agree(what: &str, fio: u64, agent: u64) {
+    println!("{what}: fio says {fio} ns, the agent {agent} ns");
     assert!(fio.abs_diff(agent) <= (fio / PARTS).max(AROUND_NS), "{what}: fio says {fio} ns, the agent {agent} ns");
 }
 
