@@ -151,6 +151,11 @@ impl Attribution {
         })
     }
 
+    /// The kernel side says that a cgroup was made in another one. It may be gone already.
+    pub fn made(&self, id: u64, parent: u64, name: &str) {
+        self.cgroups.sought().cgroups().made(id, parent, name);
+    }
+
     /// Where the hierarchy is mounted whose cgroups are known.
     #[must_use]
     pub fn hierarchy(&self) -> Option<&Path> {

@@ -126,6 +126,7 @@ impl Pipeline {
                     joining.request(&request, &mut self.losses, sink);
                 }
             }
+            Ok(Record::Cgroup(cgroup)) => sink.cgroup(&cgroup),
             Err(error) => self.losses.count(error.loss()),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fsi_common::op::OpKind;
-use fsi_common::record::{CloseKind, FileTotals, PathState};
+use fsi_common::record::{CgroupRecord, CloseKind, FileTotals, PathState};
 
 use crate::rules::decision::FaultEntry;
 use crate::rules::op::Op;
@@ -147,6 +147,9 @@ pub struct Interposed {
 /// Takes finished spans. Called on the pipeline's thread: it must not block.
 pub trait SpanSink {
     fn span(&mut self, span: &Arc<Span>);
+
+    /// A cgroup was made, in which what comes next may happen. Who asks nobody about cgroups has no use for it.
+    fn cgroup(&mut self, _made: &CgroupRecord) {}
 }
 
 #[cfg(test)]

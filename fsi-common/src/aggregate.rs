@@ -15,6 +15,9 @@ const SUB_BITS: u32 = 3;
 /// Number of buckets.
 pub const BUCKETS: usize = 8 + 61 * 8;
 
+/// Room of the map `AGGREGATES`.
+pub const AGGREGATES: u32 = 65_536;
+
 /// Key of the map `AGGREGATES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]

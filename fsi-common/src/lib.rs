@@ -17,4 +17,4 @@ pub mod record;
 pub mod syscall;
 
 /// Changes whenever a layout or a code changes meaning; the agent refuses an object of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -38,11 +38,15 @@ pub enum Counter {
     RequestsOfOperations = 15,
     /// Requests to mounts of ours that belong to no operation that is looked at: readahead, writeback, forget, other processes.
     RequestsOfNone = 16,
+    /// Records of new cgroups lost: the ring was full.
+    RingCgroup = 17,
+    /// Keys that came into the aggregate map.
+    AggregateNew = 18,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 19;
 
     /// Every counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -63,18 +67,26 @@ impl Counter {
         Self::RingRequest,
         Self::RequestsOfOperations,
         Self::RequestsOfNone,
+        Self::RingCgroup,
+        Self::AggregateNew,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`, or nothing where the counter is no loss.
     #[must_use]
     pub const fn loss(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Seen | Self::Sent | Self::SampledOut | Self::RequestsOfOperations | Self::RequestsOfNone => None,
+            Self::Seen
+            | Self::Sent
+            | Self::SampledOut
+            | Self::RequestsOfOperations
+            | Self::RequestsOfNone
+            | Self::AggregateNew => None,
             Self::RingOperation => Some(("ring", "operation")),
             Self::RingPath => Some(("ring", "path")),
             Self::RingFile => Some(("ring", "file")),
             Self::RingProcess => Some(("ring", "process")),
             Self::RingRequest => Some(("ring", "request")),
+            Self::RingCgroup => Some(("ring", "cgroup")),
             Self::AggregateFull => Some(("probe", "aggregate_full")),
             Self::FilesFull => Some(("probe", "files_full")),
             Self::TaskStorage => Some(("probe", "task_storage")),

@@ -19,6 +19,8 @@ pub enum RecordKind {
     Process = 5,
     /// [`RequestRecord`]
     Request = 6,
+    /// [`CgroupRecord`]
+    Cgroup = 7,
 }
 
 /// Where a name comes from, or why there is none.
@@ -312,6 +314,25 @@ pub struct ProcessRecord {
     pub comm: [u8; 16],
 }
 
+/// A cgroup was made, in the hierarchy whose ids are used. It comes before anything that is done in it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct CgroupRecord {
+    pub header: RecordHeader,
+    pub id: u64,
+    /// The cgroup it was made in.
+    pub parent: u64,
+    /// Of its directory, up to the first 0.
+    pub name: [u8; CGROUP_NAME],
+}
+
+/// The longest name of a directory, and its end.
+pub const CGROUP_NAME: usize = 256;
+
 /// Longest path or name behind a record.
 pub const PATH_MAX: usize = 4096;
 
@@ -323,4 +344,5 @@ const _: () = {
     assert!(size_of::<CloseRecord>() == 96);
     assert!(size_of::<ProcessRecord>() == 56);
     assert!(size_of::<RequestRecord>() == 32);
+    assert!(size_of::<CgroupRecord>() == 280);
 };

@@ -6,7 +6,7 @@ use core::ptr::addr_of;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use fsi_common::loss::Counter;
-use fsi_common::record::{CloseRecord, FileRecord, OpRecord, PATH_MAX, ProcessRecord, RequestRecord};
+use fsi_common::record::{CgroupRecord, CloseRecord, FileRecord, OpRecord, PATH_MAX, ProcessRecord, RequestRecord};
 
 use crate::maps::{RING, SCRATCH, count};
 
@@ -67,5 +67,14 @@ pub(crate) fn request(record: &RequestRecord) {
     // SAFETY: a whole record.
     if !unsafe { output(addr_of!(*record).cast(), size_of::<RequestRecord>() as u64) } {
         count(Counter::RingRequest, 1);
+    }
+}
+
+/// Sends the making of a cgroup.
+#[inline(always)]
+pub(crate) fn cgroup(record: &CgroupRecord) {
+    // SAFETY: a whole record.
+    if !unsafe { output(addr_of!(*record).cast(), size_of::<CgroupRecord>() as u64) } {
+        count(Counter::RingCgroup, 1);
     }
 }

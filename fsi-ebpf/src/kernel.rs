@@ -4,6 +4,7 @@
 //! nothing, and `bpf_probe_read_kernel` for the rest (array elements, `struct file` and what hangs under it).
 #![expect(unsafe_code, reason = "kernel memory is read by address; offsets come from the running kernel's BTF")]
 
+mod cgroup;
 pub(crate) mod config;
 mod file;
 mod fuse;
@@ -20,11 +21,12 @@ use aya_ebpf::helpers::generated::{
     bpf_probe_read_user, bpf_probe_read_user_str,
 };
 
+pub(crate) use cgroup::{Cgroup, cgroup_id, cgroup_parent, read_name};
 pub(crate) use config::{call_of, config, is_chosen, slower_ns};
 pub(crate) use file::{FileAddress, mapped_file};
 pub(crate) use fuse::FuseRequest;
 pub(crate) use registers::Registers;
-pub(crate) use task::{Task, cgroup_id, cgroup_parent};
+pub(crate) use task::Task;
 pub(crate) use tree::{Dentry, Mount, Place};
 
 /// `CLOCK_MONOTONIC`.

@@ -7,6 +7,7 @@
 #![expect(unreachable_pub, reason = "the loader finds the hooks by their names")]
 #![expect(unsafe_code, reason = "the arguments of a hook are read by position")]
 
+mod cgroup;
 mod emit;
 mod enter;
 mod event;
@@ -26,7 +27,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use aya_log_ebpf::info;
 
-use crate::kernel::{Registers, Task, config};
+use crate::kernel::{Cgroup, Registers, Task, config};
 
 /// `sys_enter(struct pt_regs *regs, long id)`
 #[btf_tracepoint(function = "sys_enter")]
@@ -74,6 +75,13 @@ pub fn fsi_exec(_context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn fsi_process_exit(_context: BtfTracePointContext) -> i32 {
     task::on_exit();
+    0
+}
+
+/// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn fsi_new_cgroup(context: BtfTracePointContext) -> i32 {
+    cgroup::on_new(Cgroup(context.arg(0)));
     0
 }
 

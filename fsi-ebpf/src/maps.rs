@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
-use fsi_common::aggregate::{AggregateKey, AggregateValue};
+use fsi_common::aggregate::{AGGREGATES as ROOM, AggregateKey, AggregateValue};
 use fsi_common::glob::Automaton;
 use fsi_common::loss::Counter;
 use fsi_common::probe_config::{MAX_POLICIES, Policy};
@@ -29,8 +29,12 @@ pub(crate) static TASKS: TaskStorage<TaskState> = TaskStorage::new();
 
 /// Metrics. Written here, read by the agent at scrape. Full: [`Counter::AggregateFull`].
 #[btf_map]
-pub(crate) static AGGREGATES: PerCpuHashMap<AggregateKey, AggregateValue, 65536, { BPF_F_NO_PREALLOC as usize }> =
-    PerCpuHashMap::new();
+pub(crate) static AGGREGATES: PerCpuHashMap<
+    AggregateKey,
+    AggregateValue,
+    { ROOM as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
 
 /// Followed open files by the address of their `struct file`. Full: [`Counter::FilesFull`].
 #[btf_map]
@@ -163,5 +167,7 @@ pub(crate) fn add_aggregate(key: &AggregateKey, bytes: u64, duration_ns: u64) ->
         return true;
     }
     let first = AggregateValue { count: 1, bytes, duration_ns, max_ns: duration_ns };
-    AGGREGATES.insert(key, &first, 0).is_ok()
+    let is_in = AGGREGATES.insert(key, &first, 0).is_ok();
+    count(Counter::AggregateNew, u64::from(is_in));
+    is_in
 }

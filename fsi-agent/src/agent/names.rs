@@ -1,7 +1,10 @@
 //! What operations are labelled with: whose they are, and on which volume.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::sync::{Arc, PoisonError, RwLock};
+
+use fsi_common::record::CgroupRecord;
 
 use crate::attribution::Attribution;
 use crate::attribution::identity::Identity;
@@ -37,6 +40,12 @@ impl Whose {
 
     pub(super) fn forget_mount(&self, dev: u32) {
         self.mounts.write().unwrap_or_else(PoisonError::into_inner).remove(&dev);
+    }
+
+    /// A cgroup was made.
+    pub(super) fn made(&self, cgroup: &CgroupRecord) {
+        let name = CStr::from_bytes_until_nul(&cgroup.name).unwrap_or_default();
+        self.attribution.made(cgroup.id, cgroup.parent, &name.to_string_lossy());
     }
 
     pub(super) fn identity(&self, cgroup: u64) -> Option<Arc<Identity>> {

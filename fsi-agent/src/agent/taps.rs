@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use fsi_common::probe_config::{EVENTS_EVERY, Policy};
+use fsi_common::record::CgroupRecord;
 use lru::LruCache;
 
 use super::names::Whose;
@@ -243,5 +244,9 @@ impl SpanSink for Taps {
         // A file or a process goes where what is under it went.
         let is_wanted = self.above.pop(&span.id).unwrap_or(true);
         self.collect(span, is_wanted);
+    }
+
+    fn cgroup(&mut self, made: &CgroupRecord) {
+        self.whose.made(made);
     }
 }

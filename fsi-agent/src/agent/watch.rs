@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use fsi_common::aggregate::{AggregateKey, AggregateValue};
+use fsi_common::aggregate::{AGGREGATES, AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 
 use super::AgentError;
@@ -28,7 +28,7 @@ use crate::observe::pace::{Every, pause};
 use crate::observe::scrape::ScrapeDesk;
 use crate::pipeline::{JoinedMount, Pipeline};
 use crate::probe::features::TIER;
-use crate::probe::{Probe, ProbeError};
+use crate::probe::{DRAIN_RECORDS, Probe, ProbeError};
 use crate::reports::{FromMount, Gone, Lost, ReportsServer};
 use crate::telemetry::defs;
 use crate::telemetry::export::{self, EndpointReport};
@@ -39,6 +39,10 @@ use crate::telemetry::serve::{Condition, MetricsServer};
 
 /// Messages of mounts that are taken between two drains of the ring.
 const MESSAGES: usize = 64;
+/// A ring of the usual size holds no more records than so many times what is drained at once.
+const MOST_DRAINS: usize = 8;
+/// So many keys that are new in the kernel's map are a reason to take out what has ended before its time.
+const NEW_KEYS: u64 = AGGREGATES as u64 / 8;
 /// Longest time for what is in the ring at the end.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
 
@@ -96,6 +100,8 @@ pub(super) struct Watcher {
     pub(super) hangups: u32,
     pub(super) reloads: [u64; 2],
     pub(super) ring_records: u64,
+    /// Keys that were new in the kernel's map when what had ended was last taken out of it.
+    pub(super) keys_taken: u64,
     /// What went wrong the last time.
     pub(super) complaints: BTreeSet<&'static str>,
     /// Collectors that a reload replaced.
@@ -174,6 +180,15 @@ impl Watcher {
         records
     }
 
+    /// Reads all that is in the ring now: of each cgroup that has numbers, its making is told in it.
+    fn catch_up(&mut self) {
+        for _ in 0..MOST_DRAINS {
+            if self.drain() < DRAIN_RECORDS {
+                return;
+            }
+        }
+    }
+
     /// Takes what mounts say.
     fn hear(&mut self) -> usize {
         for messages in 0..MESSAGES {
@@ -237,6 +252,8 @@ impl Watcher {
             self.pipeline.tick(now_ns, &mut self.taps);
             self.numbers.tick(now_ns);
             self.cost.tick(&self.probe, now_ns);
+            let made = self.make_room(now_ns);
+            self.complain("look how full the kernel's map is", made);
         }
         if self.chores.sweep.is_due(now_ns) {
             let swept = self.probe.sweep();
@@ -282,9 +299,20 @@ impl Watcher {
         }
     }
 
+    /// Many short containers fill the map sooner than it is looked through.
+    fn make_room(&mut self, now_ns: u64) -> Result<(), ProbeError> {
+        let keys = self.probe.counter(Counter::AggregateNew)?;
+        if keys < self.keys_taken + NEW_KEYS {
+            return Ok(());
+        }
+        self.keys_taken = keys;
+        self.take_ended(now_ns)
+    }
+
     /// Takes the numbers of cgroups that are gone out of the kernel, where there is only so much room.
     fn take_ended(&mut self, now_ns: u64) -> Result<(), ProbeError> {
         let cgroups = self.probe.counted_cgroups()?;
+        self.catch_up();
         let gone: BTreeSet<u64> = cgroups.into_iter().filter(|id| self.attribution.is_gone(*id)).collect();
         if gone.is_empty() {
             return Ok(());
@@ -351,6 +379,7 @@ impl Watcher {
 
     fn snapshot(&mut self) -> Result<AgentSnapshot, ProbeError> {
         let aggregates: Vec<(AggregateKey, AggregateValue)> = self.probe.aggregates()?;
+        self.catch_up();
         let counters = self.probe.counters()?;
         let node = self.numbers.families(&aggregates, &*self.whose);
         let joins = self.pipeline.join_counts();

@@ -184,7 +184,7 @@ impl Tree {
 
     /// A new directory and what is in it already. It is watched before it is read, so that nothing falls in between.
     fn add(&mut self, path: &Path, cgroup: Cgroup, depth: usize) {
-        let Ok(metadata) = fs::metadata(path) else { return };
+        let Ok(metadata) = fs::metadata(path) else { return self.cgroups.nothing_is_at(&cgroup.path) };
         self.cgroups.learn([(metadata.ino(), cgroup.clone())]);
         match self.add_watch(path) {
             Ok(watch) => self.keep(watch, metadata.ino(), &cgroup),
@@ -274,9 +274,11 @@ impl Tree {
                 // If it exists, it is another of the same path, of which there is news as well.
                 if let Some((path, cgroup)) = self.child(parent, &name)
                     && !path.exists()
-                    && let Some(watch) = self.watches.remove(&cgroup.path)
                 {
-                    self.end(watch);
+                    match self.watches.remove(&cgroup.path) {
+                        Some(watch) => self.end(watch),
+                        None => self.cgroups.nothing_is_at(&cgroup.path),
+                    }
                 }
             }
             News::Ended(watch) => {
@@ -297,7 +299,7 @@ impl Tree {
 
     fn child(&self, parent: i32, name: &str) -> Option<(PathBuf, Cgroup)> {
         let cgroup = self.watched.get(&parent)?.1.child(name);
-        Some((self.root.join(cgroup.path.trim_start_matches('/')), cgroup))
+        Some((cgroup.directory(&self.root), cgroup))
     }
 
     /// After news were lost: of which cgroups, nobody knows, so every watch is made anew.

@@ -4,8 +4,8 @@
 
 use fsi_common::op::OpKind;
 use fsi_common::record::{
-    CloseKind, CloseRecord, FileRecord, OpRecord, PATH_MAX, PathRecord, PathState, ProcessEvent, ProcessRecord,
-    RecordHeader, RecordKind, RequestRecord,
+    CgroupRecord, CloseKind, CloseRecord, FileRecord, OpRecord, PATH_MAX, PathRecord, PathState, ProcessEvent,
+    ProcessRecord, RecordHeader, RecordKind, RequestRecord,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -56,6 +56,7 @@ pub enum Record<'a> {
     Close(Closed),
     Process(Change),
     Request(RequestRecord),
+    Cgroup(CgroupRecord),
 }
 
 /// An operation and the names it was given.
@@ -116,6 +117,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         RecordKind::Close => close(bytes).map(Record::Close),
         RecordKind::Process => process(bytes).map(Record::Process),
         RecordKind::Request => request(bytes).map(Record::Request),
+        RecordKind::Cgroup => cgroup(bytes).map(Record::Cgroup),
     }
 }
 
@@ -161,6 +163,12 @@ fn request(bytes: &[u8]) -> Result<RequestRecord, DecodeError> {
     Ok(raw)
 }
 
+fn cgroup(bytes: &[u8]) -> Result<CgroupRecord, DecodeError> {
+    let (raw, rest) = fixed::<CgroupRecord>(bytes)?;
+    nothing_left(rest, bytes)?;
+    Ok(raw)
+}
+
 /// Copies the fixed part: a ring entry is aligned to 8 bytes, but nothing here has to rely on it.
 fn fixed<T: FromBytes>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     T::read_from_prefix(bytes).map_err(|_short| DecodeError::Truncated { need: size_of::<T>(), have: bytes.len() })
@@ -188,6 +196,7 @@ const fn record_kind(code: u16) -> Result<RecordKind, DecodeError> {
         4 => Ok(RecordKind::Close),
         5 => Ok(RecordKind::Process),
         6 => Ok(RecordKind::Request),
+        7 => Ok(RecordKind::Cgroup),
         other => Err(DecodeError::Kind(other)),
     }
 }

@@ -24,6 +24,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FSI_EBPF_OBJECT"));
 /// The hooks on tasks, attached before anything is marked, so that no child slips through.
 const TASK_HOOKS: [(&str, &str); 3] =
     [("fsi_new_task", "task_newtask"), ("fsi_exec", "sched_process_exec"), ("fsi_process_exit", "sched_process_exit")];
+/// The hook on new cgroups, where many are looked at: attached before those that are there are read.
+const CGROUP_HOOK: (&str, &str) = ("fsi_new_cgroup", "cgroup_mkdir");
 /// The hooks on system calls, attached last.
 const CALL_HOOKS: [(&str, &str); 2] = [("fsi_exit", "sys_exit"), ("fsi_enter", "sys_enter")];
 
@@ -95,6 +97,11 @@ pub(super) fn load(options: &ProbeOptions) -> Result<Loaded, ProbeError> {
     load_programs(&mut ebpf, &btf)?;
     let joins = can_join && attach_requests(&mut ebpf)?;
     attach(&mut ebpf, &TASK_HOOKS)?;
+    if options.selection == Selection::Policies {
+        let (name, hook) = CGROUP_HOOK;
+        tracepoint(&mut ebpf, name)?.load(hook, &btf).map_err(|error| load_error(name, error))?;
+        attach(&mut ebpf, &[CGROUP_HOOK])?;
+    }
     let ring = RingBuf::try_from(ebpf.take_map("RING").ok_or(ProbeError::NoMap("RING"))?)?;
     drop(btf);
     give_back();

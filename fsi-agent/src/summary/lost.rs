@@ -76,6 +76,7 @@ fn meaning(stage: &str, reason: &str) -> Meaning {
         ("correlate", "evicted_file") => Meaning("file", "files", "ended early in the spans: too many open at once"),
         ("correlate", "evicted_process") => Meaning("process", "processes", "ended early in the spans: too many at once"),
         ("ring", "request") => Meaning("request", "requests", "to mounts not told: the ring was full; try a larger one"),
+        ("ring", "cgroup") => Meaning("cgroup", "cgroups", "of whose making was not told: the ring was full; one that is gone at once has no name"),
         ("join", "unknown_request") => Meaning("request", "requests", "to mounts whose record was lost: what the mount did is missing in a span"),
         ("join", "unknown_report") => Meaning("report", "reports", "of mounts for operations that nobody looks at"),
         ("join", "missing_report") => Meaning("report", "reports", "that mounts did not give in time: what they did is missing in a span"),

@@ -176,15 +176,3 @@ impl Task {
         }
     }
 }
-
-/// Id of a `kernfs_node`.
-#[inline(always)]
-pub(crate) fn cgroup_id(node: u64) -> u64 {
-    if node == 0 { 0 } else { read_u64(node, offset!(kernfs_id)) }
-}
-
-/// The node above.
-#[inline(always)]
-pub(crate) fn cgroup_parent(node: u64) -> u64 {
-    read_u64(node, offset!(kernfs_parent))
-}

@@ -35,6 +35,7 @@ record!(PathRecord, RecordKind::Path);
 record!(FileRecord, RecordKind::File);
 record!(CloseRecord, RecordKind::Close);
 record!(ProcessRecord, RecordKind::Process);
+record!(CgroupRecord, RecordKind::Cgroup);
 
 fn op() -> OpRecord {
     OpRecord { op: OpKind::Rename.code(), name1_len: 3, name2_len: 2, path1: 1, path2: 1, ..OpRecord::default() }
@@ -51,6 +52,7 @@ fn good() -> Vec<Vec<u8>> {
         bytes_of(&FileRecord::default(), &[]),
         bytes_of(&close, &[]),
         bytes_of(&process, &[]),
+        bytes_of(&CgroupRecord { header: RecordHeader::default(), id: 1, parent: 2, name: [b'a'; 256] }, &[]),
     ]
 }
 
