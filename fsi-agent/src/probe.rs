@@ -7,6 +7,7 @@
 //!    drop: everything is detached and freed by the kernel; nothing is pinned
 //! ```
 
+mod aggregates;
 pub mod btf;
 pub mod cgroup;
 mod error;
@@ -23,9 +24,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::{Child, Command};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::Iter;
-use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 use fsi_common::record::{FileTotals, OpenFile};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
@@ -112,35 +112,6 @@ impl Probe {
             log.flush();
         }
         records
-    }
-
-    /// What was counted so far, summed over the CPUs.
-    pub fn aggregates(&self) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
-        self.aggregates_of(|_all| true)
-    }
-
-    fn aggregates_of(
-        &self,
-        wanted: impl Fn(&AggregateKey) -> bool,
-    ) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
-        let map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(self.map("AGGREGATES")?)?;
-        // Keys may come twice while the kernel side adds to the map.
-        let mut sums = HashMap::new();
-        for key in map.keys() {
-            let key = key?;
-            if !wanted(&key) {
-                continue;
-            }
-            let mut sum = AggregateValue::default();
-            for value in map.get(&key, 0)?.iter() {
-                sum.count += value.count;
-                sum.bytes += value.bytes;
-                sum.duration_ns += value.duration_ns;
-                sum.max_ns = sum.max_ns.max(value.max_ns);
-            }
-            sums.insert(key, sum);
-        }
-        Ok(sums.into_iter().collect())
     }
 
     /// The kernel side's counters, summed over the CPUs, by [`Counter`].

@@ -1,4 +1,4 @@
-//! Metrics as the kernel keeps them: one entry per (cgroup, device, operation, errno, latency bucket), per CPU.
+//! Metrics as the kernel keeps them: one entry per (cgroup, device, operation, errno, latency bucket, CPU).
 //!
 //! The latency histogram is the set of entries that differ only in `bucket`: one hash update per operation, and memory
 //! only for the buckets that occur.
@@ -16,7 +16,7 @@ const SUB_BITS: u32 = 3;
 pub const BUCKETS: usize = 8 + 61 * 8;
 
 /// Room of the map `AGGREGATES`.
-pub const AGGREGATES: u32 = 65_536;
+pub const AGGREGATES: u32 = 262_144;
 
 /// Key of the map `AGGREGATES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,11 +38,19 @@ pub struct AggregateKey {
     pub bucket: u16,
     /// [`CREATED`], [`READ`], [`WRITTEN`]
     pub flags: u16,
-    /// Always 0.
-    pub reserved: u32,
+    /// The CPU it was counted on; 0 in a sum over all.
+    pub cpu: u32,
 }
 
-/// Value of the map `AGGREGATES`, one per CPU.
+impl AggregateKey {
+    /// The key of the sum over all CPUs.
+    #[must_use]
+    pub const fn of_all_cpus(self) -> Self {
+        Self { cpu: 0, ..self }
+    }
+}
+
+/// Value of the map `AGGREGATES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[cfg_attr(

@@ -221,7 +221,7 @@ extern "C" fn fsi_aggregate() -> u64 {
         errno: done.errno as u16,
         bucket: bucket_of(done.duration_ns),
         flags: done.flags as u16,
-        reserved: 0,
+        cpu: kernel::cpu(),
     };
     if !maps::add_aggregate(&key, done.bytes, done.duration_ns) {
         count(Counter::AggregateFull, 1);

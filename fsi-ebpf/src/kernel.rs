@@ -17,8 +17,8 @@ use core::mem::MaybeUninit;
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    bpf_probe_read_user, bpf_probe_read_user_str,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+    bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
 };
 
 pub(crate) use cgroup::{Cgroup, cgroup_id, cgroup_parent, read_name};
@@ -101,6 +101,13 @@ pub(crate) unsafe fn read_user_string(to: *mut u8, room: u32, address: u64) -> O
 pub(crate) unsafe fn read_bytes(to: *mut u8, length: u32, from: u64) -> bool {
     // SAFETY: the caller has that room.
     unsafe { bpf_probe_read_kernel(to.cast(), length, from as *const c_void) == 0 }
+}
+
+/// The CPU that we stay on.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// A random number.

@@ -7,7 +7,7 @@ use core::ptr::{null, null_mut};
 
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
 use fsi_common::aggregate::{AGGREGATES as ROOM, AggregateKey, AggregateValue};
@@ -27,14 +27,11 @@ pub(crate) const PATH_SLOTS: u32 = 1024;
 #[btf_map]
 pub(crate) static TASKS: TaskStorage<TaskState> = TaskStorage::new();
 
-/// Metrics. Written here, read by the agent at scrape. Full: [`Counter::AggregateFull`].
+/// Metrics, each CPU its own entries: an entry of all CPUs would need per-CPU memory, of which the kernel gives programs only a little
+/// at a time. Written here, read by the agent at scrape. Full, or no memory: [`Counter::AggregateFull`].
 #[btf_map]
-pub(crate) static AGGREGATES: PerCpuHashMap<
-    AggregateKey,
-    AggregateValue,
-    { ROOM as usize },
-    { BPF_F_NO_PREALLOC as usize },
-> = PerCpuHashMap::new();
+pub(crate) static AGGREGATES: HashMap<AggregateKey, AggregateValue, { ROOM as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Followed open files by the address of their `struct file`. Full: [`Counter::FilesFull`].
 #[btf_map]
@@ -156,7 +153,7 @@ pub(crate) fn paths_moved() {
 #[inline(always)]
 pub(crate) fn add_aggregate(key: &AggregateKey, bytes: u64, duration_ns: u64) -> bool {
     if let Some(cell) = AGGREGATES.get_ptr_mut(key) {
-        // SAFETY: a per-CPU value, and programs do not preempt each other on a CPU.
+        // SAFETY: this CPU's value, and programs do not preempt each other on a CPU.
         let cell = unsafe { &mut *cell };
         cell.count += 1;
         cell.bytes += bytes;

@@ -273,7 +273,7 @@ fn interposed_from_wire(interposed: wire::Interposed) -> Result<Interposed, Wire
 }
 
 pub(crate) fn aggregate_to_wire((key, value): (AggregateKey, AggregateValue)) -> wire::Aggregate {
-    let AggregateKey { cgroup, dev, op, errno, bucket, flags, reserved: _ } = key;
+    let AggregateKey { cgroup, dev, op, errno, bucket, flags, cpu: _ } = key;
     let AggregateValue { count, bytes, duration_ns, max_ns } = value;
     let [op, errno, bucket, flags] = [op, errno, bucket, flags].map(u32::from);
     wire::Aggregate { cgroup, dev, op, errno, bucket, flags, count, bytes, duration_ns, max_ns }
@@ -288,7 +288,7 @@ pub(crate) fn aggregate_from_wire(aggregate: &wire::Aggregate) -> Result<(Aggreg
         errno: short(errno, "an errno")?,
         bucket: short(bucket, "a bucket")?,
         flags: short(flags, "a flag")?,
-        reserved: 0,
+        cpu: 0,
     };
     Ok((key, AggregateValue { count, bytes, duration_ns, max_ns }))
 }

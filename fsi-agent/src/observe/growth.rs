@@ -98,7 +98,7 @@ pub(super) fn counted(span: &Span, op: &OpSpan) -> (AggregateKey, AggregateValue
         errno: op.errno,
         bucket: bucket_of(op.duration_ns),
         flags: flag(has_moved && reads, READ) | flag(has_moved && writes, WRITTEN),
-        reserved: 0,
+        cpu: 0,
     };
     let bytes = op.bytes.unwrap_or(0);
     (key, AggregateValue { count: 1, bytes, duration_ns: op.duration_ns, max_ns: op.duration_ns })

@@ -1,10 +1,9 @@
-//! What the agent changes while the probes run: whose operations become events, which mounts are ours, which numbers are done with.
+//! What the agent changes while the probes run: whose operations become events, which mounts are ours.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap as BpfHashMap, MapError, PerCpuHashMap};
-use fsi_common::aggregate::{AggregateKey, AggregateValue};
+use aya::maps::{Array, HashMap as BpfHashMap, MapError};
 use fsi_common::probe_config::Policy;
 
 use super::{Probe, ProbeError};
@@ -67,28 +66,9 @@ impl Probe {
         let infos = self.ebpf.programs().filter_map(|(_name, program)| program.info().ok());
         infos.map(|info| info.run_time()).sum()
     }
-
-    /// The cgroups that have numbers.
-    pub fn counted_cgroups(&self) -> Result<BTreeSet<u64>, ProbeError> {
-        let map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(self.map("AGGREGATES")?)?;
-        let cgroups: Result<_, _> = map.keys().map(|key| Ok(key?.cgroup)).collect();
-        cgroups
-    }
-
-    /// Takes the numbers of cgroups that are gone out of the kernel: nothing can be added to them any more, and there is room for others.
-    /// They are the caller's from here on.
-    pub fn take_aggregates(&mut self, gone: &BTreeSet<u64>) -> Result<Vec<(AggregateKey, AggregateValue)>, ProbeError> {
-        let taken = self.aggregates_of(|key| gone.contains(&key.cgroup))?;
-        let map = self.ebpf.map_mut("AGGREGATES").ok_or(ProbeError::NoMap("AGGREGATES"))?;
-        let mut map: PerCpuHashMap<_, AggregateKey, AggregateValue> = PerCpuHashMap::try_from(map)?;
-        for (key, _value) in &taken {
-            unless_gone(map.remove(key))?;
-        }
-        Ok(taken)
-    }
 }
 
-fn unless_gone(removed: Result<(), MapError>) -> Result<(), ProbeError> {
+pub(super) fn unless_gone(removed: Result<(), MapError>) -> Result<(), ProbeError> {
     match removed {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

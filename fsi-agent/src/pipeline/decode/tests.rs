@@ -106,7 +106,7 @@ fn unknown_codes_are_named() {
         (bytes_of(&FileRecord { path: 7, ..FileRecord::default() }, &[]), DecodeError::PathState(7)),
         (bytes_of(&CloseRecord { header: detail(4), ..CloseRecord::default() }, &[]), DecodeError::CloseKind(4)),
         (bytes_of(&ProcessRecord { header: detail(0), ..ProcessRecord::default() }, &[]), DecodeError::ProcessEvent(0)),
-        (RecordHeader { kind: 7, detail: 0, len: 8 }.as_bytes().to_vec(), DecodeError::Kind(7)),
+        (RecordHeader { kind: 8, detail: 0, len: 8 }.as_bytes().to_vec(), DecodeError::Kind(8)),
     ];
     for (bytes, expected) in cases {
         assert_eq!(decode(&bytes).map(|_| ()).unwrap_err(), expected);
