@@ -20,7 +20,7 @@ pub mod kubernetes;
 mod memo;
 mod mounts;
 mod objects;
-mod place;
+pub(crate) mod place;
 mod pods;
 pub mod policy;
 mod volumes;

@@ -17,6 +17,7 @@ mod hold;
 pub mod keeper_link;
 mod node;
 mod open_files;
+mod pods;
 pub mod report;
 pub mod serve;
 pub mod session;

@@ -10,7 +10,7 @@ mod delay;
 pub mod engine;
 pub mod errno;
 pub mod explain;
-mod hash;
+pub(crate) mod hash;
 pub mod model;
 pub mod op;
 pub mod parse;

@@ -1,22 +1,26 @@
-//! How much I/O may pass: token buckets per file and per volume, shared fairly between those who wait.
+//! How much I/O may pass: token buckets per file, per volume and per pod, shared fairly between those who wait.
 //!
 //! ```text
 //! submit --(tokens there, nobody before)--> Now
 //!    |--(empty, O_NONBLOCK, eagain)-------> Again
-//!    `--(empty)--> lane of (flow, file, direction) --fair queue--> advance --> released
+//!    `--(empty)--> lane of (flow, file, pod, direction) --fair queue--> advance --> released
 //! ```
-//! Pure: time is passed in as monotonic nanoseconds, nothing sleeps. After [`Admission::Wait`], and whenever the time that
+//! Pure, but for the buckets of pods, which other servers take from, too ([`table`]). Time is passed in as monotonic nanoseconds. After [`Admission::Wait`], and whenever the time that
 //! [`Throttle::advance`] gave has come, the owner calls `advance` and answers the tickets it releases.
 
 pub mod bucket;
+pub mod pods;
 pub mod profile;
 pub mod queue;
 pub mod spec;
+pub mod table;
 
 use std::collections::HashMap;
 
 use self::bucket::{Buckets, Level};
-use self::queue::{FairQueue, Lane};
+use self::pods::Pods;
+use self::queue::FairQueue;
+pub use self::queue::Lane;
 pub use self::spec::{Direction, Scope, ThrottleSpec, WhenEmpty};
 
 /// Requests that may wait at once; what is over it passes, and is counted.
@@ -41,6 +45,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Throttle {
     volume: Vec<Buckets>,
+    pods: Option<Pods>,
     file_specs: Vec<ThrottleSpec>,
     files: HashMap<u64, Box<[Buckets]>>,
     /// Reads, writes; both in the first where they share a bucket.
@@ -63,19 +68,20 @@ const fn index(direction: Direction) -> usize {
 }
 
 impl Throttle {
-    /// Full buckets for those limits.
+    /// Full buckets for those limits; `pods` are those of them that volumes share.
     #[must_use]
-    pub fn new(specs: &[ThrottleSpec], now_ns: u64) -> Self {
-        let (file_specs, volume_specs): (Vec<_>, Vec<_>) =
-            specs.iter().cloned().partition(|spec| spec.scope == Scope::File);
+    pub fn new(specs: &[ThrottleSpec], pods: Option<Pods>, now_ns: u64) -> Self {
+        let of = |scope| specs.iter().filter(move |spec| spec.scope == scope);
         let shares = |spec: &ThrottleSpec| spec.total_bytes_per_s.is_some() || spec.total_iops.is_some();
         let reads = |spec: &ThrottleSpec| shares(spec) || spec.read_bytes_per_s.is_some() || spec.read_iops.is_some();
         let writes =
             |spec: &ThrottleSpec| shares(spec) || spec.write_bytes_per_s.is_some() || spec.write_iops.is_some();
         let again = |spec: &ThrottleSpec| spec.when_empty == WhenEmpty::Again;
-        let per_file = volume_specs.is_empty();
+        let volume: Vec<_> = of(Scope::Volume).map(|spec| Buckets::new(spec, now_ns)).collect();
+        let per_file = volume.is_empty() && pods.is_none();
         Self {
-            volume: volume_specs.iter().map(|spec| Buckets::new(spec, now_ns)).collect(),
+            volume,
+            pods,
             files: HashMap::new(),
             queues: [FairQueue::new(per_file), FairQueue::new(per_file)],
             shared: specs.iter().any(shares),
@@ -84,7 +90,7 @@ impl Throttle {
                 specs.iter().any(|spec| writes(spec) && again(spec)),
             ],
             limited: [specs.iter().any(reads), specs.iter().any(writes)],
-            file_specs,
+            file_specs: of(Scope::File).cloned().collect(),
             tickets: HashMap::new(),
             overflowed: 0,
             swept_ns: now_ns,
@@ -93,16 +99,22 @@ impl Throttle {
     }
 
     /// Buckets as a server before this one left them, by what its [`Throttle::levels`] gave. Those of files begin empty: what
-    /// that server let pass is not known, and more than the limits allow must not pass.
+    /// that server let pass is not known, and more than the limits allow must not pass. Those of pods were never its own.
     #[must_use]
-    pub fn resume(specs: &[ThrottleSpec], now_ns: u64, levels: &[Level]) -> Self {
-        let mut throttle = Self::new(specs, now_ns);
+    pub fn resume(specs: &[ThrottleSpec], pods: Option<Pods>, now_ns: u64, levels: &[Level]) -> Self {
+        let mut throttle = Self::new(specs, pods, now_ns);
         throttle.resumed_ns = Some(now_ns);
         let mut levels = levels.iter().copied();
         for buckets in &mut throttle.volume {
             buckets.set_levels(&mut levels);
         }
         throttle
+    }
+
+    /// Whether it matters whose a request is.
+    #[must_use]
+    pub const fn knows_pods(&self) -> bool {
+        self.pods.is_some()
     }
 
     /// What the buckets hold that all files share.
@@ -117,9 +129,12 @@ impl Throttle {
     }
 
     /// Fewer bytes were moved than a request that passed had asked for.
-    pub fn give_back(&mut self, file: u64, direction: Direction, bytes: u64) {
-        let own = self.files.get_mut(&file).into_iter().flatten();
-        self.volume.iter_mut().chain(own).for_each(|buckets| buckets.give_back(direction, bytes));
+    pub fn give_back(&mut self, lane: Lane, bytes: u64, now_ns: u64) {
+        let own = self.files.get_mut(&lane.file).into_iter().flatten();
+        self.volume.iter_mut().chain(own).for_each(|buckets| buckets.give_back(lane.direction, bytes));
+        if let Some(pods) = &mut self.pods {
+            pods.give_back(lane.pod, lane.direction, bytes, now_ns);
+        }
     }
 
     /// Whether requests of that direction are limited at all.
@@ -128,10 +143,10 @@ impl Throttle {
         self.limited[index(direction)]
     }
 
-    /// Requests that passed because too many waited, or because too many files were in use.
+    /// Requests that passed because too many waited, or because too many files or pods were in use.
     #[must_use]
-    pub const fn overflowed(&self) -> u64 {
-        self.overflowed
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed + self.pods.as_ref().map_or(0, Pods::missed)
     }
 
     /// Requests that wait.
@@ -144,27 +159,16 @@ impl Throttle {
         if self.shared { 0 } else { index(direction) }
     }
 
-    /// A request arrives. `ticket` is the caller's name for it, unique among those that wait; `flow` is who shares fairly.
-    #[expect(clippy::too_many_arguments, reason = "one request, described; each is of another kind")]
-    pub fn submit(
-        &mut self,
-        now_ns: u64,
-        ticket: u64,
-        file: u64,
-        flow: u64,
-        direction: Direction,
-        bytes: u64,
-        nonblocking: bool,
-    ) -> Admission {
+    /// A request arrives. `ticket` is the caller's name for it, unique among those that wait.
+    pub fn submit(&mut self, now_ns: u64, ticket: u64, lane: Lane, bytes: u64, nonblocking: bool) -> Admission {
+        let direction = lane.direction;
         if !self.limits(direction) {
             return Admission::Now;
         }
-        let lane = Lane { flow, file, direction };
-        self.know_file(file, now_ns);
+        self.know_file(lane.file, now_ns);
         let queue = &self.queues[self.queue_of(direction)];
         let first = !queue.has_ready() && queue.parked_until().is_none_or(|until| until > now_ns) && !queue.has(lane);
-        if first && self.ready_at(lane, now_ns) <= now_ns {
-            self.take(lane, bytes);
+        if first && self.ready_at(lane, now_ns) <= now_ns && self.take(lane, bytes, now_ns).is_ok() {
             return Admission::Now;
         }
         if nonblocking && self.again[index(direction)] {
@@ -207,7 +211,11 @@ impl Throttle {
                 self.queues[queue].park(lane, own);
                 continue;
             }
-            self.take(lane, head.bytes);
+            if let Err(not_before) = self.take(lane, head.bytes, now_ns) {
+                // Another server was faster.
+                self.queues[queue].park(lane, not_before);
+                continue;
+            }
             self.queues[queue].pop(lane);
             self.tickets.remove(&head.ticket);
             released.push(head.ticket);
@@ -228,7 +236,7 @@ impl Throttle {
         let first = released.len();
         released.extend(self.tickets.drain().map(|(ticket, _)| ticket));
         released[first..].sort_unstable();
-        let per_file = self.volume.is_empty();
+        let per_file = self.volume.is_empty() && self.pods.is_none();
         self.queues = [FairQueue::new(per_file), FairQueue::new(per_file)];
     }
 
@@ -244,28 +252,33 @@ impl Throttle {
 
     /// When all buckets allow the lane one more.
     fn ready_at(&mut self, lane: Lane, now_ns: u64) -> u64 {
+        let of_pod = self.pods.as_mut().map_or(now_ns, |pods| pods.ready_at(lane.pod, lane.direction, now_ns));
         let own = self.files.get_mut(&lane.file).into_iter().flatten();
-        self.volume
+        let ours = self
+            .volume
             .iter_mut()
             .chain(own)
             .map(|buckets| buckets.ready_at(lane.direction, now_ns).max(buckets.total_ready_at(now_ns)))
-            .max()
-            .unwrap_or(now_ns)
+            .max();
+        ours.unwrap_or(now_ns).max(of_pod)
     }
 
-    fn take(&mut self, lane: Lane, bytes: u64) {
+    /// Takes everything, or nothing: of all buckets only those of pods may have become empty since they were looked at.
+    fn take(&mut self, lane: Lane, bytes: u64, now_ns: u64) -> Result<(), u64> {
+        if let Some(pods) = &mut self.pods {
+            pods.take(lane.pod, lane.direction, bytes, now_ns)?;
+        }
         let own = self.files.get_mut(&lane.file).into_iter().flatten();
         self.volume.iter_mut().chain(own).for_each(|buckets| buckets.take(lane.direction, bytes));
+        Ok(())
     }
 
     fn cost_ns(&mut self, lane: Lane, bytes: u64) -> u64 {
         let own = self.files.get_mut(&lane.file).into_iter().flatten();
         let cost = |buckets: &mut Buckets| buckets.cost_ns(lane.direction, bytes);
-        if self.volume.is_empty() {
-            own.map(cost).max().unwrap_or(1)
-        } else {
-            self.volume.iter_mut().map(cost).max().unwrap_or(1)
-        }
+        let of_pod = self.pods.as_ref().map(|pods| pods.cost_ns(lane.direction, bytes));
+        let of_volume = self.volume.iter_mut().map(cost).max();
+        of_pod.max(of_volume).unwrap_or_else(|| own.map(cost).max().unwrap_or(1))
     }
 
     /// Gives the file buckets, if files have any.

@@ -3,8 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
+
+/// How the names begin of files that are not whole yet.
+const NEW: &str = ".new-";
 
 /// Replaces a file by one that has these bytes; makes its folder if need be.
 ///
@@ -13,11 +17,34 @@ use tempfile::NamedTempFile;
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(folder)?;
-    let mut file = NamedTempFile::with_prefix_in(".new-", folder)?;
+    let mut file = NamedTempFile::with_prefix_in(NEW, folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// Takes away what was left half written by who was killed, unless it is younger than so long: then somebody may be at it.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn sweep(folder: &Path, age: Duration) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read?,
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes())) {
+        if is_older(&entry.path(), age) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file was written so long ago.
+pub(crate) fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|file| file.modified()).ok();
+    modified.and_then(|at| at.elapsed().ok()).is_some_and(|since| since >= age)
 }
 
 /// Takes a file away, if it is there.
@@ -28,5 +55,23 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_half_written_is_swept_once_nobody_is_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (half, whole) = (folder.path().join(".new-abc"), folder.path().join("whole"));
+        fs::write(&half, "x").unwrap();
+        write(&whole, b"x").unwrap();
+        sweep(folder.path(), Duration::from_secs(3600)).unwrap();
+        assert!(half.exists());
+        sweep(folder.path(), Duration::ZERO).unwrap();
+        assert!(!half.exists() && whole.exists());
+        sweep(&folder.path().join("missing"), Duration::ZERO).unwrap();
     }
 }

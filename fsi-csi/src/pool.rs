@@ -17,6 +17,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::durable;
 use crate::error::CallError;
@@ -29,6 +30,9 @@ pub use self::volume::{Lifetime, Range, State, Volume, Wish};
 const POOL_MODE: u32 = 0o700;
 /// As an emptyDir: a pod that is not root may write.
 const VOLUME_MODE: u32 = 0o777;
+
+/// A file that is older and still not whole was left so by who was killed.
+const HALF_WRITTEN_FOR: Duration = Duration::from_secs(60);
 
 /// A pool.
 #[derive(Clone, Debug)]
@@ -59,6 +63,9 @@ impl Pool {
                 .create(&folder)
                 .map_err(CallError::io("make", &folder))?;
         }
+        let volumes = root.join("volumes");
+        // Drivers of other nodes may share the pool.
+        durable::sweep(&volumes, HALF_WRITTEN_FOR).map_err(CallError::io("clean up", &volumes))?;
         Ok(Self { root })
     }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,10 +56,18 @@ pub struct Records {
 }
 
 impl Records {
-    /// Those in a run directory.
+    /// Those in a run directory, which no other driver uses.
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         Self { folder: run_dir.join("csi/mounts") }
+    }
+
+    /// Takes away what a driver before us left half written.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn sweep(&self) -> Result<(), CallError> {
+        durable::sweep(&self.folder, Duration::ZERO).map_err(CallError::io("clean up", &self.folder))
     }
 
     /// Notes a mount that is about to be made.
@@ -101,7 +110,10 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(CallError::io("read", &self.folder))?,
         };
-        let records = entries.filter_map(Result::ok).filter_map(|entry| fs::read(entry.path()).ok());
+        // What is half written is none.
+        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let records = paths.filter_map(|path| fs::read(path).ok());
         Ok(records.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect())
     }
 
@@ -133,7 +145,8 @@ mod tests {
         records.add(&record).unwrap();
         records.add(&record).unwrap();
         assert_eq!(records.get(&place).unwrap().as_ref(), Some(&record));
-        assert_eq!(records.all().unwrap(), [record]);
+        fs::copy(records.path(&place), folder.path().join("csi/mounts/.new-abc")).unwrap();
+        assert_eq!(records.all().unwrap(), [record], "what is half written is no record");
         records.remove(&place).unwrap();
         records.remove(&place).unwrap();
         assert_eq!(records.all().unwrap(), []);

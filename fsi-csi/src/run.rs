@@ -96,6 +96,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         holders,
         metrics,
     });
+    driver.mounting.records.sweep()?;
     driver.mounting.adopt()?;
     let services = || {
         Server::builder()

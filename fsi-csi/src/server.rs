@@ -5,6 +5,7 @@
 
 mod kept;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(20);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// The time that a keeper gets to put away what it had.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// After this time a start has mounted, or never will.
+const LEFT_AFTER: Duration = STARTS_WITHIN.saturating_mul(3);
 const POLL: Duration = Duration::from_millis(2);
 
 /// Why an interposer does not do what it should.
@@ -88,6 +91,12 @@ impl Servers {
         if let Some(kept) = &self.kept {
             kept.adopt(self.recipe(source, place));
         }
+    }
+
+    /// Where servers ended since this was asked last and we had to start another; by count of servers only who saw the one before can tell.
+    #[must_use]
+    pub fn take_ended(&self) -> Vec<PathBuf> {
+        self.kept.as_ref().map_or_else(Vec::new, Kept::take_ended)
     }
 
     fn recipe(&self, source: &Path, place: &Path) -> Recipe {
@@ -195,6 +204,30 @@ impl Servers {
         self.rules_file(place).exists()
     }
 
+    /// Forgets starts that came to nothing, killed with us before they mounted: all but those at these places.
+    ///
+    /// # Errors
+    /// When they cannot be looked at, or removed.
+    pub fn forget_left<'a>(&self, places: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+        let known: HashSet<_> = places.map(|place| volume_id::hex(place.as_os_str().as_encoded_bytes())).collect();
+        let entries = match fs::read_dir(self.folder()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_known = path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| known.contains(name));
+            // One that goes on without us mounts within that time, and is known then.
+            if !is_known && durable::is_older(&path, LEFT_AFTER) {
+                durable::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.run_dir.join("csi/servers")
+    }
+
     fn socket(&self, device: Device) -> PathBuf {
         self.run_dir.join("mounts").join(format!("{}-{}.sock", device.major, device.minor))
     }
@@ -209,7 +242,7 @@ impl Servers {
 
     fn file(&self, place: &Path, extension: &str) -> PathBuf {
         let name = volume_id::hex(place.as_os_str().as_encoded_bytes());
-        self.run_dir.join("csi/servers").join(format!("{name}.{extension}"))
+        self.folder().join(format!("{name}.{extension}"))
     }
 }
 

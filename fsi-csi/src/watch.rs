@@ -43,7 +43,8 @@ impl Outcome {
             }
             Self::Aborted => {
                 format!(
-                    "the server of volume {volume} and its keeper are gone: its files answer ENOTCONN until the pod is started anew"
+                    "the server of volume {volume} and its keeper are both gone: its files answer ENOTCONN to this pod for ever; \
+                     delete the pod, and the next one has the volume again"
                 )
             }
         }
@@ -57,9 +58,22 @@ struct Death {
     servers: u64,
 }
 
-/// What was seen last of the interposer at a place: the servers it has had, or that it is over.
+/// What was seen last of an interposer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// It answered, and had had so many servers.
+    Served { servers: u64 },
+    /// Its server had ended before it was looked at: with the driver before us, or within a period.
+    Ended,
+    /// It is dead, and was never seen to live: it may be one that is just taken away again.
+    Dead,
+    /// It was given up, and that was told.
+    Over,
+}
+
+/// The same by place; nothing of those that never answered.
 #[derive(Debug, Default)]
-struct Seen(HashMap<PathBuf, Option<u64>>);
+struct Seen(HashMap<PathBuf, Last>);
 
 /// Looks until it is dropped.
 pub async fn watch(driver: Arc<NodeDriver>) {
@@ -94,7 +108,10 @@ async fn tell(driver: &NodeDriver, death: &Death) {
     let sentence = outcome.sentence(volume);
     tracing::warn!(volume, "{sentence}");
     let records = driver.mounting.records.all().unwrap_or_default();
-    for pod in records.into_iter().filter(|record| record.volume == *volume).filter_map(|record| record.pod) {
+    let of_volume = records.into_iter().filter(|record| record.volume == *volume);
+    // A pod may have the volume at several places.
+    let pods: HashMap<_, _> = of_volume.filter_map(|record| record.pod).map(|pod| (pod.uid.clone(), pod)).collect();
+    for pod in pods.into_values() {
         driver.kubernetes.warn(&pod, outcome.reason(), sentence.clone()).await;
     }
 }
@@ -106,6 +123,10 @@ impl Seen {
         let table = Table::read()?;
         let mut deaths = Vec::new();
         let served = records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish);
+        for place in mounting.servers.take_ended() {
+            // Of one that was seen the count of servers tells.
+            self.0.entry(place).or_insert(Last::Ended);
+        }
         self.0.retain(|place, _| records.iter().any(|record| record.place == *place));
         for Record { volume, place, .. } in served {
             let Some(mount) = table.at(place).filter(|mount| mounts::is_interposed(mount)) else { continue };
@@ -113,17 +134,37 @@ impl Seen {
             let now = mounting.servers.look(mount).map(|seen| seen.servers);
             let is_over = || mounts::health(&mounting.probes, place) == Health::Dead;
             let death = |outcome, servers| Death { volume: volume.clone(), outcome, servers };
-            match (last, now) {
-                (Some(Some(before)), Some(now)) if now > before => deaths.push(death(Outcome::Replaced, now - before)),
-                (Some(Some(_)), None) if is_over() => deaths.push(death(Outcome::Aborted, 1)),
+            let next = match (last, now) {
+                (Some(Last::Over), None) => continue,
+                (None, None) if is_over() => Last::Dead,
+                // Also of one that ended before us: nobody else tells of it.
+                (_, None) if is_over() => {
+                    deaths.push(death(Outcome::Aborted, 1));
+                    Last::Over
+                }
                 // Between two servers, or slow: it is looked at again.
-                (Some(_), None) => continue,
-                _ => {}
-            }
-            self.0.insert(place.clone(), now);
+                (_, None) => continue,
+                (last, Some(servers)) => {
+                    match last {
+                        Some(Last::Served { servers: before }) if servers > before => {
+                            deaths.push(death(Outcome::Replaced, servers - before));
+                        }
+                        Some(Last::Ended) => deaths.push(death(Outcome::Replaced, 1)),
+                        Some(Last::Served { .. } | Last::Dead | Last::Over) | None => {}
+                    }
+                    Last::Served { servers }
+                }
+            };
+            self.0.insert(place.clone(), next);
         }
-        driver.metrics.interposers(self.0.values().flatten().count());
+        let answered = |last: &&Last| matches!(last, Last::Served { .. });
+        driver.metrics.interposers(self.0.values().filter(answered).count());
         remove_orphans(driver, &table, &records)?;
+        let noted = records.iter().map(|record| record.place.as_path());
+        let mounted = table.iter().filter(|mount| mounts::is_interposed(mount)).map(|mount| mount.point.as_path());
+        if let Err(error) = mounting.servers.forget_left(noted.chain(mounted)) {
+            tracing::warn!(%error, "what starts left behind stays");
+        }
         Ok(deaths)
     }
 }

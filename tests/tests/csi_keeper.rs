@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fsi_tests::csi::Driver;
-use fsi_tests::csi::requests::{FLAKY, errno_of_write};
+use fsi_tests::csi::api::Api;
+use fsi_tests::csi::requests::{FLAKY, errno_of_write, for_a_pod};
 use fsi_tests::eventually::eventually;
 use fsi_tests::mount::scratch;
 use fsi_tests::need::{Need, has};
@@ -125,6 +126,76 @@ fn when_keeper_and_server_are_gone_files_say_so_and_the_volume_can_be_had_again(
     eventually("it is told", || driver.metric("fsi_csi_server_deaths_total{outcome=\"aborted\"}") > 0.0);
     driver.down("v", &target);
     let target = driver.up(&volume, "pod");
+    assert_eq!(errno_of_write(&target), None);
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
+/// What events of the pod say, by their reason.
+fn told(api: &Api, reason: &str) -> Vec<String> {
+    let events = api.events().into_iter().filter(|event| event["reason"] == reason);
+    let about = |event: &serde_json::Value| {
+        assert_eq!(
+            (event["regarding"]["kind"].as_str(), event["regarding"]["name"].as_str()),
+            (Some("Pod"), Some("pod"))
+        );
+        event["note"].as_str().expect("a sentence").to_owned()
+    };
+    events.map(|event| about(&event)).collect()
+}
+
+/// As on a node that runs out of memory: whoever comes next knows only what is written down.
+#[test]
+fn when_keeper_server_and_driver_are_killed_at_once_the_pod_is_told_and_can_come_back() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let (directory, api) = (scratch(), Api::start());
+    let mut keeper = NodeKeeper::start(directory.path());
+    let mut driver = Driver::kept_in_cluster(&keeper, &api);
+    let volume = for_a_pod(driver.create("v", SLOW).expect("made"));
+    let target = driver.up(&volume, "pod");
+    eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    let server = server(&driver, "v");
+    keeper.kill();
+    end_container(&mut driver, server);
+    keeper.start_again();
+    driver.kill_and_restart();
+    eventually("the pod is told", || !told(&api, "InterposerGone").is_empty());
+    let sentence = &told(&api, "InterposerGone")[0];
+    assert!(sentence.contains("delete the pod") && sentence.contains("ENOTCONN"), "{sentence}");
+    let gone = fs::read_dir(&target).expect_err("nobody serves it");
+    assert_eq!(gone.kind(), std::io::ErrorKind::NotConnected, "never the bare folder");
+    assert_eq!(driver.metric("fsi_csi_server_deaths_total{outcome=\"aborted\"}"), 1.0);
+    assert_eq!(driver.metric("fsi_csi_interposers"), 0.0);
+    let condition = driver.stats("v", &target).expect("an answer").volume_condition.expect("a condition");
+    assert!(condition.abnormal && condition.message.contains("started anew"), "{}", condition.message);
+    // The pod that comes next has it while the first one is not gone yet.
+    let next = driver.publish(&volume, "next").expect("the stage is made anew");
+    assert_eq!(errno_of_write(&next), None);
+    assert!(errno_of_write(&target).is_some(), "what is gone stays gone");
+    driver.unpublish("v", &target).expect("unpublished");
+    driver.down("v", &next);
+    assert_eq!(told(&api, "InterposerGone").len(), 1, "told once: {:?}", api.events());
+    driver.delete("v").expect("deleted");
+    driver.nothing_left();
+}
+
+#[test]
+fn servers_that_ended_with_the_driver_are_told_and_counted() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let (directory, api) = (scratch(), Api::start());
+    let keeper = NodeKeeper::start(directory.path());
+    let mut driver = Driver::kept_in_cluster(&keeper, &api);
+    let volume = for_a_pod(driver.create("v", SLOW).expect("made"));
+    let target = driver.up(&volume, "pod");
+    let before = server(&driver, "v");
+    end_container(&mut driver, before);
+    driver.kill_and_restart();
+    eventually("the pod is told", || !told(&api, "InterposerReplaced").is_empty());
+    assert_eq!(driver.metric("fsi_csi_server_deaths_total{outcome=\"replaced\"}"), 1.0);
     assert_eq!(errno_of_write(&target), None);
     driver.down("v", &target);
     driver.nothing_left();

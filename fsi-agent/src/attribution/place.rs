@@ -9,7 +9,7 @@ const UID_LEN: usize = 36;
 const STATIC_UID_LEN: usize = 32;
 
 /// The uid of the pod whose cgroup a directory of that name is, as the API has it.
-pub(super) fn pod_uid_in(name: &str) -> Option<String> {
+pub(crate) fn pod_uid_in(name: &str) -> Option<String> {
     let name = name.split_once(':').map_or(name, |(pod, _)| pod);
     let stem = name.strip_suffix(".slice").unwrap_or(name);
     let ends = stem.match_indices("pod").filter(|(at, _)| *at == 0 || stem.as_bytes()[at - 1] == b'-');

@@ -8,21 +8,33 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::hold::{Held, Hold, Then, UNTIL_TAKEN, Waited};
+use super::pods;
 use super::state::State;
 use crate::clock;
-use crate::throttle::{Admission, Direction, Throttle, ThrottleSpec};
+use crate::throttle::pods::Pods;
+use crate::throttle::{Admission, Direction, Lane, Scope, Throttle, ThrottleSpec};
 
 /// One that wants to pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Passing {
     pub(super) direction: Direction,
     pub(super) file: u64,
+    /// Whose it is, where [`Gate::asks_for_pods`].
+    pub(super) pod: u64,
     /// Who shares fairly with others: the thread.
     pub(super) tid: u32,
     pub(super) bytes: u64,
+}
+
+impl Passing {
+    fn lane(self) -> Lane {
+        let Self { direction, file, pod, tid, bytes: _ } = self;
+        Lane { flow: u64::from(tid), file, pod, direction }
+    }
 }
 
 /// The throttles of one set of rules.
@@ -34,6 +46,7 @@ pub(super) struct Gate {
 struct Shared {
     /// Reads, writes.
     limited: [bool; 2],
+    asks_for_pods: bool,
     state: Arc<State>,
     hold: Hold,
     queue: Mutex<Queue>,
@@ -68,16 +81,21 @@ pub(super) enum Since {
 }
 
 impl Gate {
-    pub(super) fn new(specs: &[ThrottleSpec], since: Since, state: Arc<State>, hold: Hold) -> Self {
+    pub(super) fn new(specs: &[ThrottleSpec], since: Since, state: Arc<State>, hold: Hold) -> io::Result<Self> {
         let now = clock::monotonic_ns();
+        let pods = match specs.iter().any(|spec| spec.scope == Scope::Pod) {
+            true => Pods::of(specs, &pods::table()?),
+            false => None,
+        };
         let throttle = match since {
-            Since::Now => Throttle::new(specs, now),
-            Since::Before => Throttle::resume(specs, now, &state.levels()),
+            Since::Now => Throttle::new(specs, pods, now),
+            Since::Before => Throttle::resume(specs, pods, now, &state.levels()),
         };
         state.set_levels(throttle.levels());
         let limited = [Direction::Read, Direction::Write].map(|direction| throttle.limits(direction));
+        let asks_for_pods = throttle.knows_pods();
         let queue = Queue { throttle, waiting: HashMap::new(), next_ticket: 0, wakes_at: u64::MAX, overflowed: 0 };
-        Self { shared: Arc::new(Shared { limited, state, hold, queue: Mutex::new(queue) }) }
+        Ok(Self { shared: Arc::new(Shared { limited, asks_for_pods, state, hold, queue: Mutex::new(queue) }) })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -94,6 +112,11 @@ impl Gate {
         }
     }
 
+    /// Whether it matters whose a request is.
+    pub(super) fn asks_for_pods(&self) -> bool {
+        self.shared.asks_for_pods
+    }
+
     /// For who would rather fail than wait: whether there were tokens, which are taken. `None`: he waits like others, as no limit
     /// of his says `eagain`.
     pub(super) fn try_pass(&self, passing: Passing) -> Option<bool> {
@@ -102,9 +125,7 @@ impl Gate {
             return None;
         }
         let ticket = queue.ticket();
-        let Passing { direction, file, tid, bytes } = passing;
-        let now = clock::monotonic_ns();
-        let admission = queue.throttle.submit(now, ticket, file, u64::from(tid), direction, bytes, true);
+        let admission = queue.throttle.submit(clock::monotonic_ns(), ticket, passing.lane(), passing.bytes, true);
         self.shared.state.set_levels(queue.throttle.levels());
         Some(admission == Admission::Now)
     }
@@ -112,17 +133,15 @@ impl Gate {
     /// Less was done than was paid for.
     pub(super) fn give_back(&self, passing: Passing) {
         let mut queue = self.queue();
-        queue.throttle.give_back(passing.file, passing.direction, passing.bytes);
+        queue.throttle.give_back(passing.lane(), passing.bytes, clock::monotonic_ns());
         self.shared.state.set_levels(queue.throttle.levels());
     }
 
     /// Takes tokens, and does `then` once there are some; at once where there are.
     pub(super) fn pass(&self, passing: Passing, then: Box<dyn FnOnce(Passed) + Send>) {
-        let Passing { direction, file, tid, bytes } = passing;
-        let now = clock::monotonic_ns();
         let mut queue = self.queue();
         let ticket = queue.ticket();
-        let admission = queue.throttle.submit(now, ticket, file, u64::from(tid), direction, bytes, false);
+        let admission = queue.throttle.submit(clock::monotonic_ns(), ticket, passing.lane(), passing.bytes, false);
         if admission == Admission::Now {
             self.shared.state.set_levels(queue.throttle.levels());
             drop(queue);
@@ -137,7 +156,7 @@ impl Gate {
                 then(Passed::Killed);
             }
         });
-        match self.shared.hold.until(UNTIL_TAKEN, tid, then) {
+        match self.shared.hold.until(UNTIL_TAKEN, passing.tid, then) {
             Ok(held) => {
                 queue.waiting.insert(ticket, held);
                 drop(queue);
@@ -191,7 +210,7 @@ impl Gate {
         }
     }
 
-    /// Requests that passed without tokens: too many waited, or too many files were in use.
+    /// Requests that passed without tokens: too many waited, or too many files or pods were in use.
     pub(super) fn overflowed(&self) -> u64 {
         let queue = self.queue();
         queue.throttle.overflowed() + queue.overflowed

@@ -7,6 +7,7 @@
 //! | 1 | open flags; upper half: how it is open ([`Kind`]) |
 //! | 2 | power cuts before it was opened |
 //! | 3 | how often the slot was used |
+//! | 4 | whose pod opened it, where a limit asked ([`super::pods`]) |
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::node::{IoMode, Node, Nodes};
+use super::pods::{self, UNKNOWN};
 use super::sharded::Sharded;
 use super::state::{FreeSlots, Slot, State, Word};
 
@@ -68,6 +70,7 @@ pub(super) struct Open {
     pub(super) kind: Kind,
     /// Power cuts before it was opened.
     pub(super) era: u64,
+    pod: AtomicU64,
     file: OnceLock<OwnedFd>,
     reader: OnceLock<OwnedFd>,
 }
@@ -154,6 +157,7 @@ impl OpenFiles {
                 flags: OFlags::from_bits_retain(u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)),
                 kind: Kind::of(word),
                 era: words[2].load(Ordering::Acquire),
+                pod: AtomicU64::new(words[POD].load(Ordering::Acquire)),
                 file: OnceLock::new(),
                 reader: OnceLock::new(),
             };
@@ -199,11 +203,36 @@ impl OpenFiles {
         let era = self.state.word(Word::Era).load(Ordering::Acquire);
         words[2].store(era, Ordering::Release);
         words[1].store(u64::from(flags.bits()) | (kind as u64) << 32, Ordering::Release);
+        words[POD].store(UNKNOWN, Ordering::Release);
         table.publish(slot, node);
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let open = Arc::new(Open { handle, node, flags, kind, era, file, reader: OnceLock::new() });
+        let open = Arc::new(Open {
+            handle,
+            node,
+            flags,
+            kind,
+            era,
+            pod: AtomicU64::new(UNKNOWN),
+            file,
+            reader: OnceLock::new(),
+        });
         self.map.lock(handle).insert(handle, Arc::clone(&open));
         Ok(open)
+    }
+
+    /// The pod of who uses an open file: of the first who did, since the kernel writes pages back under nobody's name.
+    pub(super) fn pod(&self, handle: u64, tid: u32) -> u64 {
+        let Some(open) = self.map.get(handle) else { return pods::of_thread(tid) };
+        let known = open.pod.load(Ordering::Relaxed);
+        if known != UNKNOWN {
+            return known;
+        }
+        let pod = pods::of_thread(tid);
+        open.pod.store(pod, Ordering::Relaxed);
+        if let Ok(slot) = u32::try_from(handle & u64::from(u32::MAX)) {
+            self.state.open_files().slot(Slot(slot))[POD].store(pod, Ordering::Relaxed);
+        }
+        pod
     }
 
     /// The kernel has no more use for it.
@@ -218,6 +247,8 @@ impl OpenFiles {
 
 /// The word that counts how often a slot was used.
 const SERIAL: usize = 3;
+/// That of the pod.
+const POD: usize = 4;
 
 fn handle(slot: Slot, serial: &AtomicU64) -> u64 {
     u64::from(slot.0) | serial.load(Ordering::Acquire) << 32

@@ -108,8 +108,9 @@ impl Volume {
         };
         let limits: Vec<_> =
             set.throttle.iter().chain(set.profile.iter().flat_map(|profile| &profile.throttle)).cloned().collect();
-        let gate =
-            (!limits.is_empty()).then(|| Gate::new(&limits, since, Arc::clone(&stores.state), stores.hold.clone()));
+        let gate = || Gate::new(&limits, since, Arc::clone(&stores.state), stores.hold.clone());
+        let gate = (!limits.is_empty()).then(gate).transpose();
+        let gate = gate.map_err(|error| failed("share the buckets of pods", error))?;
         Ok(Self { gate, capacity, fake, durability })
     }
 

@@ -7,25 +7,25 @@ const SECOND_KEY: (u64, u64) = (0x6673_695f_7275_6c65, 0x735f_6472_6177_5f32);
 
 /// What is hashed, piece by piece; every piece of bytes carries its length, so that no two lists of pieces look the same.
 #[derive(Clone, Debug)]
-pub(super) struct Hash {
+pub(crate) struct Hash {
     first: SipHash,
     second: SipHash,
 }
 
 impl Hash {
     /// `purpose` keeps hashes for different things apart.
-    pub(super) fn new(purpose: &str) -> Self {
+    pub(crate) fn new(purpose: &str) -> Self {
         let new = Self { first: SipHash::new(FIRST_KEY), second: SipHash::new(SECOND_KEY) };
         new.bytes(purpose.as_bytes())
     }
 
-    pub(super) fn number(mut self, number: u64) -> Self {
+    pub(crate) fn number(mut self, number: u64) -> Self {
         self.first.word(number);
         self.second.word(number);
         self
     }
 
-    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
         self = self.number(bytes.len() as u64);
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -35,11 +35,11 @@ impl Hash {
         self
     }
 
-    pub(super) fn finish(self) -> u64 {
+    pub(crate) fn finish(self) -> u64 {
         self.first.finish()
     }
 
-    pub(super) fn finish_wide(self) -> u128 {
+    pub(crate) fn finish_wide(self) -> u128 {
         u128::from(self.first.finish()) << 64 | u128::from(self.second.finish())
     }
 }

@@ -196,7 +196,7 @@ fn nfs_wan() -> Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throttle::{Admission, Direction, Throttle};
+    use crate::throttle::{Admission, Direction, Lane, Throttle};
 
     #[test]
     fn every_name_is_known_and_aliases_are_refused_with_the_names() {
@@ -238,11 +238,12 @@ mod tests {
         // Requests of sixteen operations each, to get there sooner; the bandwidth would hold them up.
         let mut specs = Profile::parse("gp2:100GiB").unwrap().throttle;
         specs[0].total_bytes_per_s = None;
-        let mut throttle = Throttle::new(&specs, 0);
+        let mut throttle = Throttle::new(&specs, None, 0);
+        let lane = Lane { flow: 1, file: 1, pod: 0, direction: Direction::Read };
         let (mut now, mut passed, mut released, mut ticket) = (0, Vec::new(), Vec::new(), 0_u64);
         while now < 2_400_000_000_000 {
             ticket += 1;
-            if throttle.submit(now, ticket, 1, 1, Direction::Read, 4 << 20, false) == Admission::Wait {
+            if throttle.submit(now, ticket, lane, 4 << 20, false) == Admission::Wait {
                 while released.is_empty() {
                     if let Some(next) = throttle.advance(now, &mut released) {
                         now = next;

@@ -1,7 +1,7 @@
 //! Who goes next: start-time fair queueing between flows.
 //!
 //! Each waiting request carries a start tag, the later of the queue's virtual time and the end of its flow's request before; the
-//! lowest tag goes first. A flow gains nothing from having many requests wait. Requests of one flow, file and direction keep
+//! lowest tag goes first. A flow gains nothing from having many requests wait. Requests of one flow, file, pod and direction keep
 //! their order (a lane); a lane whose own buckets are empty is parked until they are not, and holds up nobody else.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -14,8 +14,11 @@ const MAX_IDLE_FLOWS: usize = 4096;
 /// Requests that go one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
+    /// Who shares fairly with others.
     pub flow: u64,
     pub file: u64,
+    /// Whose request it is, where limits ask.
+    pub pod: u64,
     pub direction: Direction,
 }
 

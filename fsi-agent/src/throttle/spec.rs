@@ -16,7 +16,7 @@ pub enum Scope {
     File,
     /// All files of the mount share.
     Volume,
-    /// All volumes of a pod share; on a mount made by hand the same as [`Scope::Volume`].
+    /// All volumes of a pod share; who is in no pod and no container shares with the others of the mount who are in none.
     Pod,
 }
 

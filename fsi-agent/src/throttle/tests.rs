@@ -18,6 +18,10 @@ fn spec(scope: Scope, read_bytes_per_s: Option<u64>, read_iops: Option<u64>, bur
     }
 }
 
+fn lane(flow: u64, file: u64, direction: Direction) -> Lane {
+    Lane { flow, file, pod: 0, direction }
+}
+
 /// Closed loops: each flow keeps `depth` requests waiting; gives `(time, flow, file, bytes)` of each that passed.
 fn run(throttle: &mut Throttle, flows: &[(u64, usize, u64, u64)], until_ns: u64) -> Vec<(u64, u64, u64, u64)> {
     let mut passed = Vec::new();
@@ -29,7 +33,7 @@ fn run(throttle: &mut Throttle, flows: &[(u64, usize, u64, u64)], until_ns: u64)
     loop {
         while let Some((flow, file, bytes)) = to_submit.pop() {
             ticket += 1;
-            match throttle.submit(now, ticket, file, flow, Direction::Read, bytes, false) {
+            match throttle.submit(now, ticket, lane(flow, file, Direction::Read), bytes, false) {
                 Admission::Now => {
                     passed.push((now, flow, file, bytes));
                     to_submit.push((flow, file, bytes));
@@ -87,13 +91,13 @@ proptest! {
         requests in prop::collection::vec((0_u64..40_000_000, 1_u64..300_000, 0_u64..3, 0_u64..4, any::<bool>()), 1..300),
     ) {
         let specs = [spec(Scope::Volume, Some(rate), None, burst_ms), spec(Scope::File, None, Some(iops), burst_ms)];
-        let mut throttle = Throttle::new(&specs, 0);
+        let mut throttle = Throttle::new(&specs, None, 0);
         let (mut now, mut sizes, mut passed, mut released) = (0, HashMap::new(), Vec::new(), Vec::new());
         let largest = requests.iter().map(|request| request.1).max().unwrap();
         for (ticket, (gap, bytes, file, flow, cancelled)) in (1_u64..).zip(requests) {
             now += gap;
             sizes.insert(ticket, (bytes, file));
-            match throttle.submit(now, ticket, file, flow, Direction::Read, bytes, false) {
+            match throttle.submit(now, ticket, lane(flow, file, Direction::Read), bytes, false) {
                 Admission::Now => passed.push((now, bytes, file)),
                 Admission::Wait if cancelled => prop_assert!(throttle.cancel(ticket)),
                 Admission::Wait => {}
@@ -125,7 +129,7 @@ proptest! {
         one_file in any::<bool>(),
         scope in prop::sample::select(vec![Scope::File, Scope::Volume]),
     ) {
-        let mut throttle = Throttle::new(&[spec(scope, Some(bytes * 200), None, 10)], 0);
+        let mut throttle = Throttle::new(&[spec(scope, Some(bytes * 200), None, 10)], None, 0);
         let file = |flow: u64| if one_file || scope == Scope::File { 1 } else { flow };
         let flows: Vec<_> = (0..4_u64).zip(depths).map(|(flow, depth)| (flow, depth, file(flow), bytes)).collect();
         let passed = run(&mut throttle, &flows, 5 * SECOND);
@@ -138,7 +142,7 @@ proptest! {
 
 #[test]
 fn a_flow_of_large_requests_gets_as_many_bytes_as_one_of_small_ones() {
-    let mut throttle = Throttle::new(&[spec(Scope::Volume, Some(10 << 20), None, 20)], 0);
+    let mut throttle = Throttle::new(&[spec(Scope::Volume, Some(10 << 20), None, 20)], None, 0);
     let passed = run(&mut throttle, &[(1, 16, 1, 4096), (2, 1, 2, 1 << 20)], 20 * SECOND);
     let of = |flow| passed.iter().filter(|one| one.1 == flow).map(|one| one.3).sum::<u64>();
     assert!(jain(&[of(1), of(2)]) > 0.98, "{} and {}", of(1), of(2));
@@ -146,8 +150,8 @@ fn a_flow_of_large_requests_gets_as_many_bytes_as_one_of_small_ones() {
 
 #[test]
 fn an_empty_file_bucket_holds_up_no_other_file() {
-    let mut throttle = Throttle::new(&[spec(Scope::File, None, Some(1), 1_000)], 0);
-    let mut submit = |ticket, file| throttle.submit(0, ticket, file, 9, Direction::Read, 1, false);
+    let mut throttle = Throttle::new(&[spec(Scope::File, None, Some(1), 1_000)], None, 0);
+    let mut submit = |ticket, file| throttle.submit(0, ticket, lane(9, file, Direction::Read), 1, false);
     assert_eq!(submit(1, 1), Admission::Now);
     assert_eq!(submit(2, 1), Admission::Wait);
     assert_eq!(submit(3, 2), Admission::Now);
@@ -160,12 +164,16 @@ fn an_empty_file_bucket_holds_up_no_other_file() {
 #[test]
 fn nonblocking_gets_again_only_where_a_limit_says_so() {
     for (when_empty, expected) in [(WhenEmpty::Again, Admission::Again), (WhenEmpty::Wait, Admission::Wait)] {
-        let spec = ThrottleSpec { when_empty, ..spec(Scope::Pod, None, Some(1), 1_000) };
-        let mut throttle = Throttle::new(&[spec], 0);
-        assert_eq!(throttle.submit(0, 1, 1, 1, Direction::Read, 1, true), Admission::Now);
-        assert_eq!(throttle.submit(0, 2, 1, 1, Direction::Read, 1, true), expected);
-        assert_eq!(throttle.submit(0, 3, 1, 1, Direction::Read, 1, false), Admission::Wait);
-        assert_eq!(throttle.submit(0, 4, 1, 1, Direction::Write, 1, true), Admission::Now, "writes are not limited");
+        let spec = ThrottleSpec { when_empty, ..spec(Scope::Volume, None, Some(1), 1_000) };
+        let mut throttle = Throttle::new(&[spec], None, 0);
+        assert_eq!(throttle.submit(0, 1, lane(1, 1, Direction::Read), 1, true), Admission::Now);
+        assert_eq!(throttle.submit(0, 2, lane(1, 1, Direction::Read), 1, true), expected);
+        assert_eq!(throttle.submit(0, 3, lane(1, 1, Direction::Read), 1, false), Admission::Wait);
+        assert_eq!(
+            throttle.submit(0, 4, lane(1, 1, Direction::Write), 1, true),
+            Admission::Now,
+            "writes are not limited"
+        );
     }
 }
 
@@ -177,24 +185,24 @@ fn a_shared_limit_counts_both_directions() {
         burst: Duration::from_secs(1),
         ..ThrottleSpec::unlimited(Scope::Volume)
     };
-    let mut throttle = Throttle::new(&[spec], 0);
+    let mut throttle = Throttle::new(&[spec], None, 0);
     for ticket in 0..4 {
-        assert_eq!(throttle.submit(0, ticket, 1, 1, Direction::Read, 512 << 10, false), Admission::Now);
+        assert_eq!(throttle.submit(0, ticket, lane(1, 1, Direction::Read), 512 << 10, false), Admission::Now);
     }
-    assert_eq!(throttle.submit(0, 4, 1, 1, Direction::Write, 1, false), Admission::Now);
-    assert_eq!(throttle.submit(0, 5, 1, 1, Direction::Write, 1, false), Admission::Now);
-    assert_eq!(throttle.submit(0, 6, 1, 1, Direction::Write, 1, false), Admission::Wait);
+    assert_eq!(throttle.submit(0, 4, lane(1, 1, Direction::Write), 1, false), Admission::Now);
+    assert_eq!(throttle.submit(0, 5, lane(1, 1, Direction::Write), 1, false), Admission::Now);
+    assert_eq!(throttle.submit(0, 6, lane(1, 1, Direction::Write), 1, false), Admission::Wait);
     assert_eq!(throttle.advance(0, &mut Vec::new()), Some(SECOND / 10));
 }
 
 #[test]
 fn who_is_too_many_passes_and_is_counted() {
-    let mut throttle = Throttle::new(&[spec(Scope::Volume, None, Some(1), 1_000)], 0);
+    let mut throttle = Throttle::new(&[spec(Scope::Volume, None, Some(1), 1_000)], None, 0);
     for ticket in 0..=MAX_WAITING as u64 {
         let expected = if ticket == 0 { Admission::Now } else { Admission::Wait };
-        assert_eq!(throttle.submit(0, ticket, 1, ticket, Direction::Read, 1, false), expected);
+        assert_eq!(throttle.submit(0, ticket, lane(ticket, 1, Direction::Read), 1, false), expected);
     }
-    assert_eq!(throttle.submit(0, 1 << 40, 1, 1, Direction::Read, 1, false), Admission::Now);
+    assert_eq!(throttle.submit(0, 1 << 40, lane(1, 1, Direction::Read), 1, false), Admission::Now);
     assert_eq!((throttle.overflowed(), throttle.waiting()), (1, MAX_WAITING));
     let mut released = Vec::new();
     throttle.release_all(&mut released);
@@ -203,13 +211,13 @@ fn who_is_too_many_passes_and_is_counted() {
 
 #[test]
 fn files_at_rest_are_forgotten_first() {
-    let mut throttle = Throttle::new(&[spec(Scope::File, None, Some(1_000), 1_000)], 0);
+    let mut throttle = Throttle::new(&[spec(Scope::File, None, Some(1_000), 1_000)], None, 0);
     for file in 0..MAX_FILES as u64 {
-        assert_eq!(throttle.submit(0, file, file, 1, Direction::Read, 1, false), Admission::Now);
+        assert_eq!(throttle.submit(0, file, lane(1, file, Direction::Read), 1, false), Admission::Now);
     }
-    assert_eq!(throttle.submit(1, 1, 1 << 40, 1, Direction::Read, 1, false), Admission::Now);
+    assert_eq!(throttle.submit(1, 1, lane(1, 1 << 40, Direction::Read), 1, false), Admission::Now);
     assert_eq!(throttle.overflowed(), 1, "all are in use");
-    assert_eq!(throttle.submit(SECOND, 1, 1 << 40, 1, Direction::Read, 1, false), Admission::Now);
+    assert_eq!(throttle.submit(SECOND, 1, lane(1, 1 << 40, Direction::Read), 1, false), Admission::Now);
     assert_eq!((throttle.overflowed(), throttle.files.len()), (1, 1));
 }
 
@@ -217,23 +225,23 @@ fn files_at_rest_are_forgotten_first() {
 #[test]
 fn a_successor_goes_on_where_the_buckets_were() {
     let specs = [spec(Scope::Volume, Some(1_000), None, 1_000), spec(Scope::File, None, Some(10), 1_000)];
-    let mut throttle = Throttle::new(&specs, 0);
+    let mut throttle = Throttle::new(&specs, None, 0);
     let mut passed = 0;
     for step in 0..100_u64 {
         let now = step * SECOND / 10;
-        if throttle.submit(now, step, 1, 1, Direction::Read, 500, false) == Admission::Now {
+        if throttle.submit(now, step, lane(1, 1, Direction::Read), 500, false) == Admission::Now {
             passed += 500;
         }
         let levels: Vec<_> = throttle.levels().collect();
-        throttle = Throttle::resume(&specs, now, &levels);
+        throttle = Throttle::resume(&specs, None, now, &levels);
     }
     assert!((9_000..=1_000 + 10_000 + 500).contains(&passed), "{passed}");
 }
 
 #[test]
 fn what_was_not_moved_is_given_back() {
-    let mut throttle = Throttle::new(&[spec(Scope::Volume, Some(1_000), None, 1_000)], 0);
-    assert_eq!(throttle.submit(0, 1, 1, 1, Direction::Read, 100_000, false), Admission::Now);
-    throttle.give_back(1, Direction::Read, 99_500);
-    assert_eq!(throttle.submit(0, 2, 1, 1, Direction::Read, 1, false), Admission::Now);
+    let mut throttle = Throttle::new(&[spec(Scope::Volume, Some(1_000), None, 1_000)], None, 0);
+    assert_eq!(throttle.submit(0, 1, lane(1, 1, Direction::Read), 100_000, false), Admission::Now);
+    throttle.give_back(lane(1, 1, Direction::Read), 99_500, 0);
+    assert_eq!(throttle.submit(0, 2, lane(1, 1, Direction::Read), 1, false), Admission::Now);
 }

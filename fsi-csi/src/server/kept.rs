@@ -32,6 +32,8 @@ pub(super) struct Kept {
     /// How long a mount is kept without a server.
     pub(super) deadline: Duration,
     places: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Places where a server ended, until somebody asks.
+    ended: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 /// How one server is started.
@@ -59,7 +61,7 @@ enum State {
 
 impl Kept {
     pub(super) fn new(socket: PathBuf, deadline: Duration) -> Self {
-        Self { socket, deadline, places: Arc::default() }
+        Self { socket, deadline, places: Arc::default(), ended: Arc::default() }
     }
 
     /// Has a server show what the recipe says; returns when it answers. From then on it is looked after.
@@ -72,6 +74,14 @@ impl Kept {
     /// Looks after a mount that was there before us, whoever serves it.
     pub(super) fn adopt(&self, recipe: Recipe) {
         self.look_after(recipe, None);
+    }
+
+    pub(super) fn take_ended(&self) -> Vec<PathBuf> {
+        self.ended().drain().collect()
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn places(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -111,6 +121,7 @@ impl Kept {
                 State::Unknown => return,
                 State::Served | State::Away => thread::sleep(LOOK_EVERY),
                 State::Waits => {
+                    self.ended().insert(recipe.place.clone());
                     match started.elapsed() >= LONGEST_PAUSE {
                         true => pause = PAUSE,
                         false => {

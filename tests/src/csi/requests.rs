@@ -39,13 +39,19 @@ pub fn errno_of_write(target: &Path) -> Option<i32> {
 #[must_use]
 pub fn inline_volume(id: &str, attributes: &[(&str, &str)]) -> Volume {
     let mut volume_context = map(attributes);
-    volume_context.extend(map(&[
-        ("csi.storage.k8s.io/ephemeral", "true"),
+    volume_context.extend(map(&[("csi.storage.k8s.io/ephemeral", "true")]));
+    for_a_pod(Volume { volume_id: id.to_owned(), volume_context, ..Volume::default() })
+}
+
+/// With what the kubelet tells of the pod that a volume is for.
+#[must_use]
+pub fn for_a_pod(mut volume: Volume) -> Volume {
+    volume.volume_context.extend(map(&[
         ("csi.storage.k8s.io/pod.name", "pod"),
         ("csi.storage.k8s.io/pod.namespace", "default"),
         ("csi.storage.k8s.io/pod.uid", "1-2-3"),
     ]));
-    Volume { volume_id: id.to_owned(), volume_context, ..Volume::default() }
+    volume
 }
 
 /// Mount points below a folder.

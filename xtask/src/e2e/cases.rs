@@ -49,6 +49,7 @@ pub(super) const ALL: &[Case] = &[
     volumes::PLAIN,
     faults::EIO,
     faults::THROTTLE,
+    faults::THROTTLE_POD,
     faults::FULL,
     faults::INLINE,
     faults::WRONG_RULES,
@@ -59,6 +60,8 @@ pub(super) const ALL: &[Case] = &[
     ends::SERVER_KILLED,
     ends::KEEPER_KILLED,
     ends::KUBELET_KILLED,
+    ends::BOTH_KILLED,
+    ends::DRIVER_KILLED_OFTEN,
 ];
 
 /// The cluster, and what is known of it.
@@ -172,6 +175,30 @@ spec:
       command: [sh, -c, {script}]
       volumeMounts: [{{ name: data, mountPath: /data }}]
   volumes: [{{ name: data, {volume} }}]
+",
+            namespace = self.namespace,
+        ))
+    }
+
+    /// A pod that does nothing, with two claims at /one and /two.
+    fn pod_with_two(&self, name: &str, [one, two]: [&str; 2]) -> Result<()> {
+        let image = self.setting.image;
+        self.kubectl().apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: {image}
+      imagePullPolicy: IfNotPresent
+      command: [sleep, infinity]
+      volumeMounts: [{{ name: one, mountPath: /one }}, {{ name: two, mountPath: /two }}]
+  volumes:
+    - {{ name: one, persistentVolumeClaim: {{ claimName: {one} }} }}
+    - {{ name: two, persistentVolumeClaim: {{ claimName: {two} }} }}
 ",
             namespace = self.namespace,
         ))

@@ -12,6 +12,7 @@ use super::{Call, Interposer, Outcome};
 use crate::clock::{self, Clock};
 use crate::fuse::gate::{Gate, Passed, Passing};
 use crate::fuse::hold::Waited;
+use crate::fuse::pods;
 use crate::fuse::report::Throttled;
 use crate::fuse::state::Word;
 use crate::fuse::under_way::{Guard, Logged};
@@ -58,8 +59,11 @@ impl Interposer {
         under.decided(decision.ordinal, decision.fired);
         let is_done = !matches!(decision.effect, Effect::Fail(_) | Effect::Abort);
         let gate = gate.filter(|_| is_done);
-        let passing =
-            |bytes| ask.direction().map(|direction| Passing { direction, file: ask.node(), tid: call.tid, bytes });
+        let pod = gate.filter(|gate| gate.asks_for_pods()).map_or(0, |_| self.pod_of(call, ask));
+        let passing = |bytes| {
+            let (file, tid) = (ask.node(), call.tid);
+            ask.direction().map(|direction| Passing { direction, file, pod, tid, bytes })
+        };
         let paid = gate.zip(passing(ask.len)).filter(|_| ask.nonblocking);
         let paid = paid.and_then(|(gate, passing)| gate.try_pass(passing));
         let work_ns = clock::monotonic_ns();
@@ -176,6 +180,18 @@ impl Interposer {
                 let armed_at = self.state.word(Word::ArmedAt).load(Ordering::Acquire);
                 decider.decide(&request, &facts, Clock::since(armed_at))
             }
+        }
+    }
+
+    /// Whose an operation is; of those who are in no pod, the mount's.
+    fn pod_of(&self, call: Call, ask: &Ask<'_>) -> u64 {
+        let pod = match ask.handle {
+            Some(handle) => self.open_files.pod(handle, call.tid),
+            None => pods::of_thread(call.tid),
+        };
+        match pod {
+            pods::UNKNOWN | pods::IN_NONE => pods::of_mount(&self.state, self.device.number()),
+            pod => pod,
         }
     }
 

@@ -20,6 +20,13 @@ pub(super) const THROTTLE: Case = Case {
     check: throttle,
 };
 
+pub(super) const THROTTLE_POD: Case = Case {
+    name: "faults-throttle-pod",
+    shows: "a throttle of the scope pod: a pod with two volumes gets the rate once, and another pod has its own",
+    takes: Takes::Interposer,
+    check: throttle_pod,
+};
+
 pub(super) const FULL: Case = Case {
     name: "faults-full",
     shows: "a class with a capacity: df agrees, and what is over gets ENOSPC",
@@ -73,17 +80,41 @@ fn throttle(place: &Place<'_>) -> Result<()> {
     place.claim("data", &class, "64Mi")?;
     place.pod("writer", "sleep infinity", CLAIM, "")?;
     place.ready("writer")?;
-    // A second's worth is there at once. Seconds of the machine's clock are all that busybox tells.
-    let now = "$(grep -o '^[0-9]*' /proc/uptime)";
-    let script =
-        format!("s={now}; dd if=/dev/zero of=/data/big bs=64k count=128 2> /tmp/said; echo took $(({now} - s))");
-    let said = place.said("writer", &script)?;
-    let seconds: u64 = said
-        .trim()
-        .strip_prefix("took ")
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| anyhow!("it says {said}"))?;
+    // A second's worth is there at once.
+    let seconds = seconds_of(place, "writer", "dd if=/dev/zero of=/data/big bs=64k count=128 2> /tmp/said")?;
     ensure!((2..=8).contains(&seconds), "8 MiB at 2 MiB/s with a burst of 2 MiB took {seconds} s");
+    Ok(())
+}
+
+/// How long a script takes in a pod; seconds of the machine's clock are all that busybox tells.
+fn seconds_of(place: &Place<'_>, pod: &str, script: &str) -> Result<u64> {
+    let now = "$(grep -o '^[0-9]*' /proc/uptime)";
+    let said = place.said(pod, &format!("s={now}; {script}; echo took $(({now} - s))"))?;
+    let seconds = said.trim().strip_prefix("took ").and_then(|text| text.parse().ok());
+    seconds.ok_or_else(|| anyhow!("it says {said}"))
+}
+
+fn throttle_pod(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ throttle: \"scope=pod, write=2MiB/s, burst=1s\" }")?;
+    for claim in ["one", "two"] {
+        place.claim(claim, &class, "64Mi")?;
+    }
+    for pod in ["writer", "other"] {
+        place.pod_with_two(pod, ["one", "two"])?;
+        place.ready(pod)?;
+    }
+    let write = |file: &str, blocks: u32| format!("dd if=/dev/zero of={file} bs=64k count={blocks} 2> /dev/null");
+    let both = format!("{} & {} & wait", write("/one/file", 128), write("/two/file", 128));
+    let (writer, other) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| seconds_of(place, "writer", &both));
+        let other = seconds_of(place, "other", &write("/one/of-other", 64));
+        (writer.join(), other)
+    });
+    let writer = writer.map_err(|_panic| anyhow!("a thread panicked"))??;
+    // A second's worth is there at once.
+    ensure!((6..=15).contains(&writer), "16 MiB of one pod at 2 MiB/s with a burst of 2 MiB took {writer} s");
+    let other = other?;
+    ensure!((1..=5).contains(&other), "4 MiB of another pod at 2 MiB/s with a burst of 2 MiB took {other} s");
     Ok(())
 }
 
