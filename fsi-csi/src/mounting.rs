@@ -16,7 +16,7 @@ use crate::holder::Holder;
 use crate::mounts::{self, Health, Shown, Table};
 use crate::pool::{self, Lifetime, Pool, Wish};
 use crate::records::{Pod, Purpose, Record, Records};
-use crate::server::Servers;
+use crate::server::{Servers, Shows};
 use crate::volume_id::VolumeId;
 
 /// What the node works with.
@@ -34,6 +34,8 @@ pub struct Wanted {
     pub volume: VolumeId,
     /// Where its files are.
     pub data: PathBuf,
+    /// What spans and metrics call it.
+    pub called: String,
     /// None: as it is, by a bind mount.
     pub rules: Option<String>,
     pub group: Option<u32>,
@@ -201,7 +203,7 @@ impl Mounting {
     pub fn adopt(&self) -> Result<(), CallError> {
         let records = self.records.all()?;
         for record in records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish) {
-            self.servers.adopt(&record.data, &record.place);
+            self.servers.adopt(&Shows::of_record(record));
         }
         Ok(())
     }
@@ -226,7 +228,10 @@ impl Mounting {
         self.note(wanted, place, purpose)?;
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
             None => mounts::bind(&wanted.data, place),
-            Some(rules) => Ok(self.servers.start(&wanted.data, place, rules)?),
+            Some(rules) => {
+                let shows = Shows { source: &wanted.data, place, called: Some(&wanted.called) };
+                Ok(self.servers.start(&shows, rules)?)
+            }
         });
         shown.inspect_err(|_| match purpose {
             Purpose::Stage => {
@@ -248,6 +253,7 @@ impl Mounting {
             volume: wanted.volume.to_string(),
             place: place.to_owned(),
             data: wanted.data.clone(),
+            called: Some(wanted.called.clone()),
             purpose,
             interposed: wanted.rules.is_some(),
             pod: wanted.pod.clone(),

@@ -41,6 +41,9 @@ pub struct Record {
     pub place: PathBuf,
     /// What is shown there.
     pub data: PathBuf,
+    /// What spans and metrics call the volume; none where an earlier version made the note.
+    #[serde(default)]
+    pub called: Option<String>,
     pub purpose: Purpose,
     /// Whether a server is behind it.
     pub interposed: bool,
@@ -137,6 +140,7 @@ mod tests {
             volume: "v".to_owned(),
             place: place.clone(),
             data: PathBuf::from("/pool/v"),
+            called: Some("data".to_owned()),
             purpose: Purpose::Publish,
             interposed: true,
             pod,

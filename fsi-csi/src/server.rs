@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use self::kept::{Kept, Recipe};
 use crate::durable;
+use crate::records::Record;
 use crate::volume_id;
 
 /// The time that a mount gets to answer.
@@ -63,6 +64,24 @@ pub struct Seen {
     pub servers: u64,
 }
 
+/// What a server shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Shows<'a> {
+    /// Whose files.
+    pub source: &'a Path,
+    pub place: &'a Path,
+    /// What spans and metrics call it.
+    pub called: Option<&'a str>,
+}
+
+impl<'a> Shows<'a> {
+    /// As it was noted.
+    #[must_use]
+    pub fn of_record(record: &'a Record) -> Self {
+        Self { source: &record.data, place: &record.place, called: record.called.as_deref() }
+    }
+}
+
 /// All interposers of this node.
 #[derive(Clone, Debug)]
 pub struct Servers {
@@ -87,9 +106,9 @@ impl Servers {
     }
 
     /// Looks after a server that was started before us.
-    pub fn adopt(&self, source: &Path, place: &Path) {
+    pub fn adopt(&self, shows: &Shows<'_>) {
         if let Some(kept) = &self.kept {
-            kept.adopt(self.recipe(source, place));
+            kept.adopt(self.recipe(shows));
         }
     }
 
@@ -99,27 +118,30 @@ impl Servers {
         self.kept.as_ref().map_or_else(Vec::new, Kept::take_ended)
     }
 
-    fn recipe(&self, source: &Path, place: &Path) -> Recipe {
+    fn recipe(&self, shows: &Shows<'_>) -> Recipe {
+        let Shows { source, place, called } = *shows;
         Recipe {
             program: self.program.clone(),
             run_dir: self.run_dir.clone(),
             id: place.display().to_string(),
             source: source.to_owned(),
             place: place.to_owned(),
+            called: called.map(str::to_owned),
             rules: self.rules_file(place),
             log: self.log_file(place),
         }
     }
 
-    /// Has a server show `source` at `place` under these rules; returns when it answers.
+    /// Has a server show it under these rules; returns when it answers.
     ///
     /// # Errors
     /// When it does not.
-    pub fn start(&self, source: &Path, place: &Path, rules: &str) -> Result<(), ServerError> {
+    pub fn start(&self, shows: &Shows<'_>, rules: &str) -> Result<(), ServerError> {
+        let Shows { source, place, called } = *shows;
         let rules_file = self.rules_file(place);
         write(&rules_file, rules)?;
         if let Some(kept) = &self.kept {
-            return kept.start(self.recipe(source, place));
+            return kept.start(self.recipe(shows));
         }
         let mut command = Command::new(&self.program);
         command
@@ -128,6 +150,7 @@ impl Servers {
             .arg(&rules_file)
             .arg("--log")
             .arg(self.log_file(place))
+            .args(called.into_iter().flat_map(|name| ["--volume", name]))
             .args([source, place])
             .current_dir("/")
             .env("FSI_RUN_DIR", &self.run_dir)

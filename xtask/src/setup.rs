@@ -17,7 +17,9 @@ use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
 use self::catalogue::{Need, State, Weight};
-pub(crate) use self::go_tool::{CSI_PROVISIONER, CSI_RESIZER, CSI_SANITY, HELM, HELMFILE, JAEGER, KUBE, OTELCOL};
+pub(crate) use self::go_tool::{
+    CSI_PROVISIONER, CSI_RESIZER, CSI_SANITY, HELM, HELMFILE, JAEGER, KUBE, LOCAL_PATH, OTELCOL,
+};
 pub(crate) use self::install::older_kernel;
 use self::machine::Machine;
 pub(crate) use self::machine::{is_root, may_load_bpf, python};

@@ -28,6 +28,8 @@ struct Asked {
     parameters: Parameters,
     config_map: Option<String>,
     pod: Option<Pod>,
+    /// What spans and metrics call the volume.
+    called: String,
 }
 
 impl Asked {
@@ -36,7 +38,7 @@ impl Asked {
         id: &str,
         access: Access,
         context: &HashMap<String, String>,
-        whose: Namespace,
+        (whose, target): (Namespace, &str),
     ) -> Result<Self, CallError> {
         let parameters = Parameters::read(context)?;
         match whose {
@@ -44,7 +46,12 @@ impl Asked {
             Namespace::OfThePod => parameters.source.for_pods()?,
         }
         let config_map = driver.config_map(&parameters, context, whose).await?;
-        Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context) })
+        let called = match whose {
+            Namespace::OfTheClaim => context.get("csi.storage.k8s.io/pvc/name").map(String::as_str),
+            Namespace::OfThePod => name_in_pod(target),
+        };
+        let called = called.unwrap_or(id).to_owned();
+        Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context), called })
     }
 
     /// A volume for a claim: of the pool, or held.
@@ -77,7 +84,7 @@ impl Asked {
     fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
         let (volume, group, pod) = (self.volume.clone(), self.access.group, self.pod.clone());
-        Ok(Wanted { volume, data, rules, group, pod, holder })
+        Ok(Wanted { volume, data, called: self.called.clone(), rules, group, pod, holder })
     }
 }
 
@@ -88,7 +95,7 @@ pub(super) async fn stage(
     let id = some_id(&request.volume_id)?;
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
-    let asked = Asked::read(driver, id, access, &request.volume_context, Namespace::OfTheClaim).await?;
+    let asked = Asked::read(driver, id, access, &request.volume_context, (Namespace::OfTheClaim, "")).await?;
     let held = asked.held(driver).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
@@ -111,7 +118,7 @@ pub(super) async fn publish(
     let is_inline = request.volume_context.get("csi.storage.k8s.io/ephemeral").is_some_and(|value| value == "true");
     let whose = if is_inline { Namespace::OfThePod } else { Namespace::OfTheClaim };
     let guard = driver.locks.hold(id)?;
-    let asked = Asked::read(driver, id, access, &request.volume_context, whose).await?;
+    let asked = Asked::read(driver, id, access, &request.volume_context, (whose, &request.target_path)).await?;
     let mounting = driver.mounting.clone();
     let held = asked.held(driver).await?;
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
@@ -145,8 +152,30 @@ fn inline(asked: &Asked, context: &HashMap<String, String>) -> Wish {
     }
 }
 
+/// What a pod calls a volume that is written in it: only the kubelet's path (`.../volumes/kubernetes.io~csi/NAME/mount`) has it.
+fn name_in_pod(target: &str) -> Option<&str> {
+    let mut parts = target.rsplit('/');
+    match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
+        ("mount", name, "kubernetes.io~csi", "volumes") if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
 /// The pod as the kubelet tells it (`podInfoOnMount`).
 fn pod(context: &HashMap<String, String>) -> Option<Pod> {
     let told = |key: &str| context.get(&format!("csi.storage.k8s.io/pod.{key}")).cloned();
     Some(Pod { namespace: told("namespace")?, name: told("name")?, uid: told("uid")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inline_volume_is_called_what_its_pod_calls_it() {
+        assert_eq!(name_in_pod("/var/lib/kubelet/pods/1-2/volumes/kubernetes.io~csi/data/mount"), Some("data"));
+        for other in ["", "/mnt", "/a/volumes/kubernetes.io~csi/data", "/a/volumes/kubernetes.io~nfs/data/mount"] {
+            assert_eq!(name_in_pod(other), None, "{other}");
+        }
+    }
 }

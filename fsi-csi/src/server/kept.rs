@@ -44,6 +44,7 @@ pub(super) struct Recipe {
     pub(super) id: String,
     pub(super) source: PathBuf,
     pub(super) place: PathBuf,
+    pub(super) called: Option<String>,
     pub(super) rules: PathBuf,
     pub(super) log: PathBuf,
 }
@@ -152,11 +153,12 @@ impl Kept {
 
     /// A server that answers.
     fn spawn(&self, recipe: &Recipe) -> Result<Child, ServerError> {
-        let Recipe { program, run_dir, id, source, place, rules, log } = recipe;
+        let Recipe { program, run_dir, id, source, place, called, rules, log } = recipe;
         let failed = |error| ServerError::Program { program: program.clone(), error };
         let mut command = Command::new(program);
         command.arg("mount").arg("--keeper").arg(&self.socket).arg("--id").arg(id);
         command.arg("--deadline").arg(format!("{}ms", self.deadline.as_millis()));
+        command.args(called.iter().flat_map(|name| ["--volume", name]));
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;

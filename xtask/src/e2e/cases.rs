@@ -4,8 +4,12 @@ mod backends;
 mod chart;
 mod ends;
 mod faults;
+mod many;
+mod nodes;
 mod observe;
+mod shared;
 mod volumes;
+mod wraps;
 
 use std::path::PathBuf;
 
@@ -53,7 +57,14 @@ pub(super) const ALL: &[Case] = &[
     faults::FULL,
     faults::INLINE,
     faults::WRONG_RULES,
+    faults::FAKE,
     volumes::GROWS,
+    wraps::OTHER_CLASS,
+    wraps::OWN_CLASS,
+    wraps::CLAIM,
+    wraps::REFUSED,
+    shared::ONE_TRACE,
+    many::AT_ONCE,
     ends::ANY_ORDER,
     ends::AGENT_KILLED,
     ends::DRIVER_KILLED,

@@ -9,7 +9,7 @@ use xtask::workspace::Workspace;
 
 use crate::image::archive::{Image, Layer};
 use crate::image::{self, Format, libraries};
-use crate::setup::{CSI_PROVISIONER, CSI_RESIZER, JAEGER, OTELCOL};
+use crate::setup::{CSI_PROVISIONER, CSI_RESIZER, JAEGER, LOCAL_PATH, OTELCOL};
 
 /// The chart's.
 const FSI: &str = "localhost/fsi:test";
@@ -32,6 +32,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     for (name, program) in [
         ("csi-provisioner", CSI_PROVISIONER.program(workspace)),
         ("csi-resizer", CSI_RESIZER.program(workspace)),
+        ("local-path-provisioner", LOCAL_PATH.program(workspace)),
         ("jaeger", JAEGER.program(workspace)),
         ("otelcol", OTELCOL.program(workspace)),
         ("prometheus", tools::on_path("prometheus").context("no prometheus")?),

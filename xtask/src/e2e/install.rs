@@ -1,8 +1,10 @@
-//! FSI and its backends, installed with the helmfile that users have; only charts and images of the backends are local ones.
+//! FSI and its backends, installed with the helmfile that users have; only charts and images of the backends are local ones. Beside them
+//! local-path-provisioner, whose volumes ours wrap.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xtask::workspace::Workspace;
 
 use super::cluster::{Cluster, work};
@@ -10,6 +12,9 @@ use crate::progress::run_logged;
 use crate::setup::{HELM, HELMFILE};
 
 pub(super) fn sync(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+    let path = workspace.path("tests/cluster/local-path.yaml");
+    let other = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    cluster.kubectl().apply(&other)?;
     let mut reach = cluster.reach().into_iter();
     let mut command = Command::new(reach.next().unwrap_or_default());
     command.args(reach).arg(HELMFILE.program(workspace));

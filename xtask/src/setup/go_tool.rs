@@ -94,6 +94,17 @@ pub(crate) const CSI_RESIZER: GoTool = GoTool {
     costs: "1 to 5 minutes, 70 MB",
 };
 
+/// A storage provisioner that is not ours (Apache-2.0): folders of a node.
+pub(crate) const LOCAL_PATH: GoTool = GoTool {
+    name: "local-path-provisioner",
+    version: "0.0.30",
+    source: Source::Version,
+    package: "github.com/rancher/local-path-provisioner",
+    linked_in: &["-X main.VERSION=v0.0.30"],
+    label: "local-path-provisioner",
+    costs: "1 to 2 minutes, 40 MB",
+};
+
 /// Installs charts.
 pub(crate) const HELM: GoTool = GoTool {
     name: "helm",

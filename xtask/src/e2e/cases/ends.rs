@@ -302,13 +302,13 @@ fn restarts_in(place: &Place<'_>, namespace: &str, pod: &str) -> Result<u32> {
 }
 
 /// The mounts that a node sees.
-fn mounts_of(node: &str) -> Result<String> {
+pub(super) fn mounts_of(node: &str) -> Result<String> {
     let pid = fs::read_to_string(work().join(node).join("pid")).context("read a node's pid")?;
     fs::read_to_string(format!("/proc/{}/mountinfo", pid.trim())).context("read a node's mounts")
 }
 
 /// Processes of a node by how their command lines begin.
-fn pids(node: &str, name: &str) -> Result<Vec<String>> {
+pub(super) fn pids(node: &str, name: &str) -> Result<Vec<String>> {
     let is_of_node = |pid: &str| {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         cgroups.contains(&format!("/fsi-e2e/{node}/"))

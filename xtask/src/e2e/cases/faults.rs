@@ -48,6 +48,13 @@ pub(super) const WRONG_RULES: Case = Case {
     check: wrong_rules,
 };
 
+pub(super) const FAKE: Case = Case {
+    name: "faults-fake",
+    shows: "a class of each fake: null swallows, memory keeps while it is mounted, pattern has what its place says",
+    takes: Takes::Interposer,
+    check: fake,
+};
+
 const CLAIM: &str = "persistentVolumeClaim: { claimName: data }";
 
 fn eio(place: &Place<'_>) -> Result<()> {
@@ -159,4 +166,26 @@ fn wrong_rules(place: &Place<'_>) -> Result<()> {
         ensure!(events.iter().any(|event| event.contains("ENOSUCH")), "its events: {events:?}");
         Ok(())
     })
+}
+
+fn fake(place: &Place<'_>) -> Result<()> {
+    let class = place.class("{ fake: memory }")?;
+    place.claim("data", &class, "16Mi")?;
+    place.pod("fake-memory", "sleep infinity", CLAIM, "")?;
+    for fake in ["null", "pattern"] {
+        let volume = format!("csi: {{ driver: interposer.fsi.dev, volumeAttributes: {{ fake: \"{fake}\" }} }}");
+        place.pod(&format!("fake-{fake}"), "sleep infinity", &volume, "")?;
+    }
+    for pod in ["fake-memory", "fake-null", "fake-pattern"] {
+        place.ready(pod)?;
+        place.said(pod, "printf 12345678 > /data/file")?;
+    }
+    ensure!(place.said("fake-memory", "cat /data/file")? == "12345678", "memory does not keep what was written");
+    let null = place.said("fake-null", "cat /data/file")?;
+    ensure!(null == "\0".repeat(8), "null says {null:?}");
+    // The same bytes of the same file each time, and others than were written.
+    let [once, twice] = [(); 2].map(|()| place.said("fake-pattern", "wc -c < /data/file; cat /data/file"));
+    let (once, twice) = (once?, twice?);
+    ensure!(once == twice && once.starts_with("8\n") && !once.contains("12345678"), "pattern says {once:?}, {twice:?}");
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use xtask::workspace::Workspace;
 
 use super::super::Purpose::Cluster;
-use super::super::go_tool::{CSI_PROVISIONER, CSI_RESIZER, GoTool, HELM, HELMFILE, JAEGER, KUBE, OTELCOL};
+use super::super::go_tool::{CSI_PROVISIONER, CSI_RESIZER, GoTool, HELM, HELMFILE, JAEGER, KUBE, LOCAL_PATH, OTELCOL};
 use super::super::machine::go_version;
 use super::{Get, Need, State, Weight, all, executable, file};
 use crate::image;
@@ -134,6 +134,15 @@ pub(super) const NEEDS: &[Need] = &[
         by_hand: "needs Go, see there",
     },
     Need {
+        name: "local-path-provisioner",
+        why: "makes the volumes that others' classes have, for ours to wrap",
+        serves: &[Cluster],
+        weight: Weight::Optional,
+        state: |workspace| built(workspace, &LOCAL_PATH),
+        get: Get::Go(&LOCAL_PATH),
+        by_hand: "needs Go, see there",
+    },
+    Need {
         name: "Helm",
         why: "installs the chart as a user does",
         serves: &[Cluster],
@@ -158,6 +167,6 @@ fn built(workspace: &Workspace, tool: &GoTool) -> State {
 }
 
 fn are_built(workspace: &Workspace) -> bool {
-    let tools = [&KUBE, &CSI_PROVISIONER, &CSI_RESIZER, &HELM, &HELMFILE, &OTELCOL, &JAEGER];
+    let tools = [&KUBE, &CSI_PROVISIONER, &CSI_RESIZER, &LOCAL_PATH, &HELM, &HELMFILE, &OTELCOL, &JAEGER];
     tools.iter().all(|tool| xtask::tools::is_executable(Path::new(&tool.program(workspace))))
 }
