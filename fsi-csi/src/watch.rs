@@ -1,7 +1,7 @@
-//! Looks after the interposers: a server that ended is counted and told to the pods that felt it, and a mount that came after nobody
-//! wanted it any more is taken away.
+//! Looks after the interposers: a server that ended or that cannot be started is counted and told to the pods that felt it, and a mount that
+//! came after nobody wanted it any more is taken away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,33 +10,39 @@ use crate::driver::NodeDriver;
 use crate::error::CallError;
 use crate::mounts::{self, Health, Table};
 use crate::records::{Purpose, Record};
+use crate::server::Unserved;
 
 /// How often. A server that ended is replaced within a second, and the count of servers tells it later.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// How a server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What came of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Replaced,
     Aborted,
+    /// None takes over.
+    Unserved(Unserved),
 }
 
 impl Outcome {
-    const fn name(self) -> &'static str {
+    /// As a death; nothing when it is told without one.
+    const fn death(&self) -> Option<&'static str> {
         match self {
-            Self::Replaced => "replaced",
-            Self::Aborted => "aborted",
+            Self::Replaced => Some("replaced"),
+            Self::Aborted => Some("aborted"),
+            Self::Unserved(_) => None,
         }
     }
 
-    const fn reason(self) -> &'static str {
+    const fn reason(&self) -> &'static str {
         match self {
             Self::Replaced => "InterposerReplaced",
             Self::Aborted => "InterposerGone",
+            Self::Unserved(_) => "InterposerNotStarted",
         }
     }
 
-    fn sentence(self, volume: &str) -> String {
+    fn sentence(&self, volume: &str) -> String {
         match self {
             Self::Replaced => {
                 format!("the server of volume {volume} ended and another one took over; I/O paused meanwhile")
@@ -46,20 +52,31 @@ impl Outcome {
                     "the server of volume {volume} and its keeper are gone: its files answer ENOTCONN until the pod is started anew"
                 )
             }
+            Self::Unserved(Unserved { why, deadline }) => {
+                format!(
+                    "no server takes over volume {volume}: {why}; its I/O waits, and fails with ENOTCONN after {deadline:?} without a server"
+                )
+            }
         }
     }
 }
 
+/// For the pods of a volume.
 #[derive(Debug)]
-struct Death {
+struct News {
     volume: String,
     outcome: Outcome,
     servers: u64,
 }
 
-/// What was seen last of the interposer at a place: the servers it has had, or that it is over.
+/// What was seen last of the interposers.
 #[derive(Debug, Default)]
-struct Seen(HashMap<PathBuf, Option<u64>>);
+struct Seen {
+    /// At a place: the servers it has had, or that it is over.
+    servers: HashMap<PathBuf, Option<u64>>,
+    /// Where it was told that no server takes over.
+    unserved: HashSet<PathBuf>,
+}
 
 /// Looks until it is dropped.
 pub async fn watch(driver: Arc<NodeDriver>) {
@@ -69,14 +86,14 @@ pub async fn watch(driver: Arc<NodeDriver>) {
         let looking = Arc::clone(&driver);
         let look = tokio::task::spawn_blocking(move || {
             looking.mounting.servers.reap();
-            let deaths = seen.look(&looking);
-            (seen, deaths)
+            let news = seen.look(&looking);
+            (seen, news)
         });
         match look.await {
-            Ok((after, Ok(deaths))) => {
+            Ok((after, Ok(all))) => {
                 seen = after;
-                for death in deaths {
-                    tell(&driver, &death).await;
+                for news in all {
+                    tell(&driver, &news).await;
                 }
             }
             Ok((after, Err(error))) => {
@@ -88,9 +105,11 @@ pub async fn watch(driver: Arc<NodeDriver>) {
     }
 }
 
-async fn tell(driver: &NodeDriver, death: &Death) {
-    let Death { volume, outcome, servers } = death;
-    driver.metrics.deaths(outcome.name(), *servers);
+async fn tell(driver: &NodeDriver, news: &News) {
+    let News { volume, outcome, servers } = news;
+    if let Some(death) = outcome.death() {
+        driver.metrics.deaths(death, *servers);
+    }
     let sentence = outcome.sentence(volume);
     tracing::warn!(volume, "{sentence}");
     let records = driver.mounting.records.all().unwrap_or_default();
@@ -100,31 +119,42 @@ async fn tell(driver: &NodeDriver, death: &Death) {
 }
 
 impl Seen {
-    fn look(&mut self, driver: &NodeDriver) -> Result<Vec<Death>, CallError> {
+    fn look(&mut self, driver: &NodeDriver) -> Result<Vec<News>, CallError> {
         let mounting = &driver.mounting;
         let records = mounting.records.all()?;
         let table = Table::read()?;
-        let mut deaths = Vec::new();
-        let served = records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish);
-        self.0.retain(|place, _| records.iter().any(|record| record.place == *place));
-        for Record { volume, place, .. } in served {
+        let mut all = Vec::new();
+        let is_served = |record: &&Record| record.interposed && record.purpose != Purpose::Publish;
+        let served: Vec<_> = records.iter().filter(is_served).collect();
+        let unserved = mounting.servers.unserved();
+        self.servers.retain(|place, _| records.iter().any(|record| record.place == *place));
+        self.unserved.retain(|place| unserved.contains_key(place));
+        for Record { volume, place, .. } in &served {
+            let news = |outcome, servers| News { volume: volume.clone(), outcome, servers };
+            if let Some(why) = unserved.get(place)
+                && self.unserved.insert(place.clone())
+            {
+                all.push(news(Outcome::Unserved(why.clone()), 0));
+            }
             let Some(mount) = table.at(place).filter(|mount| mounts::is_interposed(mount)) else { continue };
-            let last = self.0.get(place).copied();
+            let last = self.servers.get(place).copied();
             let now = mounting.servers.look(mount).map(|seen| seen.servers);
             let is_over = || mounts::health(&mounting.probes, place) == Health::Dead;
-            let death = |outcome, servers| Death { volume: volume.clone(), outcome, servers };
             match (last, now) {
-                (Some(Some(before)), Some(now)) if now > before => deaths.push(death(Outcome::Replaced, now - before)),
-                (Some(Some(_)), None) if is_over() => deaths.push(death(Outcome::Aborted, 1)),
+                (Some(Some(before)), Some(now)) if now > before => all.push(news(Outcome::Replaced, now - before)),
+                (Some(Some(_)), None) if is_over() => all.push(news(Outcome::Aborted, 1)),
                 // Between two servers, or slow: it is looked at again.
                 (Some(_), None) => continue,
                 _ => {}
             }
-            self.0.insert(place.clone(), now);
+            self.servers.insert(place.clone(), now);
         }
-        driver.metrics.interposers(self.0.values().flatten().count());
+        driver.metrics.interposers(self.servers.values().flatten().count());
+        driver.metrics.unserved(unserved.len());
+        let places: Vec<_> = served.iter().map(|record| record.place.as_path()).collect();
+        driver.metrics.programs(mounting.servers.tidy(&places));
         remove_orphans(driver, &table, &records)?;
-        Ok(deaths)
+        Ok(all)
     }
 }
 

@@ -80,6 +80,16 @@ impl Driver {
         Self::with(Setup { keeper: Some(keeper.socket().to_owned()), ..Setup::new() })
     }
 
+    /// The same in a cluster.
+    #[must_use]
+    pub fn kept_in_cluster(keeper: &NodeKeeper, api: &Api) -> Self {
+        Self::with(Setup {
+            keeper: Some(keeper.socket().to_owned()),
+            kubeconfig: Some(api.kubeconfig()),
+            ..Setup::new()
+        })
+    }
+
     fn with(setup: Setup) -> Self {
         let directory = scratch();
         fs::create_dir(directory.path().join("kubelet")).expect("a directory");
@@ -110,6 +120,12 @@ impl Driver {
         // The old one finds out with its next call that it leads nowhere.
         self.channel = channel(&self.runtime, self.directory.path());
         self.wait();
+    }
+
+    /// SIGKILL, if it lives, and one of another version, which starts another program as `fsi`.
+    pub fn kill_and_replace(&mut self, server: &Path) {
+        server.clone_into(&mut self.setup.server);
+        self.kill_and_restart();
     }
 
     /// Its socket.
