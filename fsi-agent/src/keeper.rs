@@ -8,6 +8,7 @@ pub mod check;
 pub mod message;
 mod mounted;
 pub mod node;
+pub mod program;
 mod server;
 pub mod users;
 mod watch;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use self::mounted::Mounted;
-use self::server::Program;
+use self::program::Program;
 use self::watch::Watch;
 use crate::fuse::config::{FilePath, MountConfig};
 use crate::fuse::state::StateError;

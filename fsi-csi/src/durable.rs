@@ -15,12 +15,21 @@ const NEW: &str = ".new-";
 /// # Errors
 /// When it cannot; the file is then what it was.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Replaces a file by one that is filled so; makes its folder if need be.
+///
+/// # Errors
+/// When it cannot; the file is then what it was.
+pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(folder)?;
     let mut file = NamedTempFile::with_prefix_in(NEW, folder)?;
-    file.write_all(bytes)?;
+    fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    // Closed before it has its name: a program that somebody writes to cannot be run.
+    file.into_temp_path().persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
 }
 

@@ -58,6 +58,9 @@ struct NodeOptions {
     /// How long the keeper waits for another server before it lets the users of a mount go (ENOTCONN)
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = quantity::duration)]
     deadline: Duration,
+    /// Where versions of this driver leave one another the programs of their servers; programs must be allowed to run there
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fsi/bin")]
+    programs: PathBuf,
     /// Sockets of mounts, and what is mounted; emptied when the node starts
     #[arg(long, value_name = "DIR", default_value = "/run/fsi")]
     run_dir: PathBuf,

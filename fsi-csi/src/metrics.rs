@@ -10,10 +10,12 @@ use tonic::Code;
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0, 30.0];
 
 /// Names of all metrics, for the docs.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 7] = [
     "fsi_csi_calls_total",
     "fsi_csi_call_duration_seconds",
     "fsi_csi_interposers",
+    "fsi_csi_unserved",
+    "fsi_csi_programs",
     "fsi_csi_server_deaths_total",
     "fsi_csi_orphans_removed_total",
 ];
@@ -25,6 +27,8 @@ pub struct Metrics {
     calls: IntCounterVec,
     durations: HistogramVec,
     interposers: IntGauge,
+    unserved: IntGauge,
+    programs: IntGauge,
     deaths: IntCounterVec,
     orphans: IntCounter,
 }
@@ -33,7 +37,7 @@ impl Metrics {
     /// # Errors
     /// Two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let [calls, durations, interposers, deaths, orphans] = NAMES;
+        let [calls, durations, interposers, unserved, programs, deaths, orphans] = NAMES;
         let metrics = Self {
             registry: Registry::new(),
             calls: IntCounterVec::new(
@@ -45,6 +49,8 @@ impl Metrics {
                 &["call"],
             )?,
             interposers: IntGauge::new(interposers, "Interposers that answered when they were last looked at.")?,
+            unserved: IntGauge::new(unserved, "Interposers that wait because no server could be started for them.")?,
+            programs: IntGauge::new(programs, "Programs of servers that are kept on the node, one for each layout.")?,
             deaths: IntCounterVec::new(
                 Opts::new(deaths, "Servers of interposed volumes that ended while their volume was in use."),
                 &["outcome"],
@@ -60,6 +66,8 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.calls.clone()))?;
         metrics.registry.register(Box::new(metrics.durations.clone()))?;
         metrics.registry.register(Box::new(metrics.interposers.clone()))?;
+        metrics.registry.register(Box::new(metrics.unserved.clone()))?;
+        metrics.registry.register(Box::new(metrics.programs.clone()))?;
         metrics.registry.register(Box::new(metrics.deaths.clone()))?;
         metrics.registry.register(Box::new(metrics.orphans.clone()))?;
         Ok(metrics)
@@ -71,7 +79,15 @@ impl Metrics {
     }
 
     pub(crate) fn interposers(&self, count: usize) {
-        self.interposers.set(i64::try_from(count).unwrap_or(i64::MAX));
+        set(&self.interposers, count);
+    }
+
+    pub(crate) fn unserved(&self, count: usize) {
+        set(&self.unserved, count);
+    }
+
+    pub(crate) fn programs(&self, count: usize) {
+        set(&self.programs, count);
     }
 
     pub(crate) fn deaths(&self, outcome: &str, count: u64) {
@@ -90,4 +106,8 @@ impl Metrics {
             String::new()
         })
     }
+}
+
+fn set(gauge: &IntGauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }

@@ -87,7 +87,11 @@ async fn node(options: NodeOptions) -> Result<()> {
         reach,
         mounting: Mounting {
             pool,
-            servers: Servers::new(options.fsi, options.run_dir.clone()).kept_by(options.keeper, options.deadline),
+            servers: Servers::new(options.fsi, options.run_dir.clone()).kept_by(
+                options.keeper,
+                options.deadline,
+                options.programs,
+            ),
             records: Records::new(&options.run_dir),
             probes: Probes::default(),
         },

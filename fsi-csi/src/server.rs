@@ -4,8 +4,9 @@
 //! outlive us. With one, servers are children of ours: see `kept`.
 
 mod kept;
+mod programs;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use rustix::process::WaitOptions;
 use thiserror::Error;
 
 use self::kept::{Kept, Recipe};
+use self::programs::Programs;
 use crate::durable;
 use crate::records::Record;
 use crate::volume_id;
@@ -43,6 +45,11 @@ pub enum ServerError {
     Write { path: PathBuf, error: io::Error },
     #[error("the interposer did not start: {0}")]
     Refused(String),
+    #[error(
+        "it has the layout `{layout}`, of which no program is kept in {}; the version that it was started by can serve it",
+        folder.display()
+    )]
+    NoProgram { layout: String, folder: PathBuf },
     #[error("the interposer did not answer within {STARTS_WITHIN:?}; it is tried again")]
     Late,
     #[error("the interposer at {}: {error}", place.display())]
@@ -82,6 +89,14 @@ impl<'a> Shows<'a> {
     }
 }
 
+/// Why a mount has no server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unserved {
+    pub why: String,
+    /// How long it is kept without one.
+    pub deadline: Duration,
+}
+
 /// All interposers of this node.
 #[derive(Clone, Debug)]
 pub struct Servers {
@@ -99,10 +114,12 @@ impl Servers {
         Self { program, run_dir, kept: None, children: Arc::default() }
     }
 
-    /// With the keeper of the node, which keeps a mount without a server for so long.
+    /// With the keeper of the node, which keeps a mount without a server for so long. In `programs` versions of the driver leave one another
+    /// the programs of their servers.
     #[must_use]
-    pub fn kept_by(self, keeper: Option<PathBuf>, deadline: Duration) -> Self {
-        Self { kept: keeper.map(|socket| Kept::new(socket, deadline)), ..self }
+    pub fn kept_by(self, keeper: Option<PathBuf>, deadline: Duration, programs: PathBuf) -> Self {
+        let kept = keeper.map(|socket| Kept::new(socket, deadline, Programs::new(self.program.clone(), programs)));
+        Self { kept, ..self }
     }
 
     /// Looks after a server that was started before us.
@@ -121,7 +138,6 @@ impl Servers {
     fn recipe(&self, shows: &Shows<'_>) -> Recipe {
         let Shows { source, place, called } = *shows;
         Recipe {
-            program: self.program.clone(),
             run_dir: self.run_dir.clone(),
             id: place.display().to_string(),
             source: source.to_owned(),
@@ -208,6 +224,17 @@ impl Servers {
             // They may have been forgotten before.
             fs::remove_file(file).ok();
         }
+    }
+
+    /// Mounts that wait because no server could be started for them, and why.
+    #[must_use]
+    pub fn unserved(&self) -> HashMap<PathBuf, Unserved> {
+        self.kept.as_ref().map(Kept::unserved).unwrap_or_default()
+    }
+
+    /// Removes programs that none of the interposers at these places needs. How many are kept for the versions that follow.
+    pub fn tidy(&self, places: &[&Path]) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.tidy(places))
     }
 
     /// Takes note of keepers that ended. The first process of a container inherits them, and they would stay as zombies.

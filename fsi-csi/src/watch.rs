@@ -1,7 +1,7 @@
-//! Looks after the interposers: a server that ended is counted and told to the pods that felt it, and a mount that came after nobody
-//! wanted it any more is taken away.
+//! Looks after the interposers: a server that ended or that cannot be started is counted and told to the pods that felt it, and a mount that
+//! came after nobody wanted it any more is taken away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,33 +10,39 @@ use crate::driver::NodeDriver;
 use crate::error::CallError;
 use crate::mounts::{self, Health, Table};
 use crate::records::{Purpose, Record};
+use crate::server::Unserved;
 
 /// How often. A server that ended is replaced within a second, and the count of servers tells it later.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// How a server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What came of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Replaced,
     Aborted,
+    /// None takes over.
+    Unserved(Unserved),
 }
 
 impl Outcome {
-    const fn name(self) -> &'static str {
+    /// As a death; nothing when it is told without one.
+    const fn death(&self) -> Option<&'static str> {
         match self {
-            Self::Replaced => "replaced",
-            Self::Aborted => "aborted",
+            Self::Replaced => Some("replaced"),
+            Self::Aborted => Some("aborted"),
+            Self::Unserved(_) => None,
         }
     }
 
-    const fn reason(self) -> &'static str {
+    const fn reason(&self) -> &'static str {
         match self {
             Self::Replaced => "InterposerReplaced",
             Self::Aborted => "InterposerGone",
+            Self::Unserved(_) => "InterposerNotStarted",
         }
     }
 
-    fn sentence(self, volume: &str) -> String {
+    fn sentence(&self, volume: &str) -> String {
         match self {
             Self::Replaced => {
                 format!("the server of volume {volume} ended and another one took over; I/O paused meanwhile")
@@ -47,12 +53,18 @@ impl Outcome {
                      delete the pod, and the next one has the volume again"
                 )
             }
+            Self::Unserved(Unserved { why, deadline }) => {
+                format!(
+                    "no server takes over volume {volume}: {why}; its I/O waits, and fails with ENOTCONN after {deadline:?} without a server"
+                )
+            }
         }
     }
 }
 
+/// For the pods of a volume.
 #[derive(Debug)]
-struct Death {
+struct News {
     volume: String,
     outcome: Outcome,
     servers: u64,
@@ -71,9 +83,14 @@ enum Last {
     Over,
 }
 
-/// The same by place; nothing of those that never answered.
+/// What was seen last of the interposers.
 #[derive(Debug, Default)]
-struct Seen(HashMap<PathBuf, Last>);
+struct Seen {
+    /// By place; nothing of those that never answered.
+    servers: HashMap<PathBuf, Last>,
+    /// Where it was told that no server takes over.
+    unserved: HashSet<PathBuf>,
+}
 
 /// Looks until it is dropped.
 pub async fn watch(driver: Arc<NodeDriver>) {
@@ -83,14 +100,14 @@ pub async fn watch(driver: Arc<NodeDriver>) {
         let looking = Arc::clone(&driver);
         let look = tokio::task::spawn_blocking(move || {
             looking.mounting.servers.reap();
-            let deaths = seen.look(&looking);
-            (seen, deaths)
+            let news = seen.look(&looking);
+            (seen, news)
         });
         match look.await {
-            Ok((after, Ok(deaths))) => {
+            Ok((after, Ok(all))) => {
                 seen = after;
-                for death in deaths {
-                    tell(&driver, &death).await;
+                for news in all {
+                    tell(&driver, &news).await;
                 }
             }
             Ok((after, Err(error))) => {
@@ -102,9 +119,11 @@ pub async fn watch(driver: Arc<NodeDriver>) {
     }
 }
 
-async fn tell(driver: &NodeDriver, death: &Death) {
-    let Death { volume, outcome, servers } = death;
-    driver.metrics.deaths(outcome.name(), *servers);
+async fn tell(driver: &NodeDriver, news: &News) {
+    let News { volume, outcome, servers } = news;
+    if let Some(death) = outcome.death() {
+        driver.metrics.deaths(death, *servers);
+    }
     let sentence = outcome.sentence(volume);
     tracing::warn!(volume, "{sentence}");
     let records = driver.mounting.records.all().unwrap_or_default();
@@ -117,29 +136,37 @@ async fn tell(driver: &NodeDriver, death: &Death) {
 }
 
 impl Seen {
-    fn look(&mut self, driver: &NodeDriver) -> Result<Vec<Death>, CallError> {
+    fn look(&mut self, driver: &NodeDriver) -> Result<Vec<News>, CallError> {
         let mounting = &driver.mounting;
         let records = mounting.records.all()?;
         let table = Table::read()?;
-        let mut deaths = Vec::new();
-        let served = records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish);
+        let mut all = Vec::new();
+        let is_served = |record: &&Record| record.interposed && record.purpose != Purpose::Publish;
+        let served: Vec<_> = records.iter().filter(is_served).collect();
+        let unserved = mounting.servers.unserved();
         for place in mounting.servers.take_ended() {
             // Of one that was seen the count of servers tells.
-            self.0.entry(place).or_insert(Last::Ended);
+            self.servers.entry(place).or_insert(Last::Ended);
         }
-        self.0.retain(|place, _| records.iter().any(|record| record.place == *place));
-        for Record { volume, place, .. } in served {
+        self.servers.retain(|place, _| records.iter().any(|record| record.place == *place));
+        self.unserved.retain(|place| unserved.contains_key(place));
+        for Record { volume, place, .. } in &served {
+            let news = |outcome, servers| News { volume: volume.clone(), outcome, servers };
+            if let Some(why) = unserved.get(place)
+                && self.unserved.insert(place.clone())
+            {
+                all.push(news(Outcome::Unserved(why.clone()), 0));
+            }
             let Some(mount) = table.at(place).filter(|mount| mounts::is_interposed(mount)) else { continue };
-            let last = self.0.get(place).copied();
+            let last = self.servers.get(place).copied();
             let now = mounting.servers.look(mount).map(|seen| seen.servers);
             let is_over = || mounts::health(&mounting.probes, place) == Health::Dead;
-            let death = |outcome, servers| Death { volume: volume.clone(), outcome, servers };
             let next = match (last, now) {
                 (Some(Last::Over), None) => continue,
                 (None, None) if is_over() => Last::Dead,
                 // Also of one that ended before us: nobody else tells of it.
                 (_, None) if is_over() => {
-                    deaths.push(death(Outcome::Aborted, 1));
+                    all.push(news(Outcome::Aborted, 1));
                     Last::Over
                 }
                 // Between two servers, or slow: it is looked at again.
@@ -147,25 +174,28 @@ impl Seen {
                 (last, Some(servers)) => {
                     match last {
                         Some(Last::Served { servers: before }) if servers > before => {
-                            deaths.push(death(Outcome::Replaced, servers - before));
+                            all.push(news(Outcome::Replaced, servers - before));
                         }
-                        Some(Last::Ended) => deaths.push(death(Outcome::Replaced, 1)),
+                        Some(Last::Ended) => all.push(news(Outcome::Replaced, 1)),
                         Some(Last::Served { .. } | Last::Dead | Last::Over) | None => {}
                     }
                     Last::Served { servers }
                 }
             };
-            self.0.insert(place.clone(), next);
+            self.servers.insert(place.clone(), next);
         }
         let answered = |last: &&Last| matches!(last, Last::Served { .. });
-        driver.metrics.interposers(self.0.values().filter(answered).count());
+        driver.metrics.interposers(self.servers.values().filter(answered).count());
+        driver.metrics.unserved(unserved.len());
+        let places: Vec<_> = served.iter().map(|record| record.place.as_path()).collect();
+        driver.metrics.programs(mounting.servers.tidy(&places));
         remove_orphans(driver, &table, &records)?;
         let noted = records.iter().map(|record| record.place.as_path());
         let mounted = table.iter().filter(|mount| mounts::is_interposed(mount)).map(|mount| mount.point.as_path());
         if let Err(error) = mounting.servers.forget_left(noted.chain(mounted)) {
             tracing::warn!(%error, "what starts left behind stays");
         }
-        Ok(deaths)
+        Ok(all)
     }
 }
 

@@ -120,6 +120,12 @@ impl Driver {
         self.wait();
     }
 
+    /// SIGKILL, if it lives, and one of another version, which starts another program as `fsi`.
+    pub fn kill_and_replace(&mut self, server: &Path) {
+        server.clone_into(&mut self.setup.server);
+        self.kill_and_restart();
+    }
+
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

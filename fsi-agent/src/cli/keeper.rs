@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &KeeperArgs) -> Result<ExitCode, Failure> {
             let waits = kept
                 .waits
                 .map_or_else(|| "served".to_owned(), |waits| format!("no server for {:.1} s", waits.as_secs_f64()));
-            output::result(&format!("{}\t{waits}\t{} held\n", kept.id, kept.held))?;
+            output::result(&format!("{}\t{waits}\t{} held\t{}\n", kept.id, kept.held, kept.layout))?;
         }
         if more > 0 {
             output::result(&format!("and {more} more\n"))?;

@@ -172,7 +172,12 @@ fn list(volumes: &Volumes, only: Option<&str>) -> Answer {
     let mut all: Vec<_> = volumes
         .iter()
         .filter(|(id, volume)| is_asked_for(id) && !volume.ended())
-        .map(|(id, volume)| Kept { id: id.clone(), waits: volume.waits(), held: volume.held() })
+        .map(|(id, volume)| Kept {
+            id: id.clone(),
+            layout: volume.layout().to_owned(),
+            waits: volume.waits(),
+            held: volume.held(),
+        })
         .collect();
     all.sort_by(|one, other| one.id.cmp(&other.id));
     let more = all.len().saturating_sub(protocol::MAX_LISTED);

@@ -1,73 +1,19 @@
 //! One server process as its keeper sees it.
 
-use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::mounted::Mounted;
+use super::program::Program;
 use crate::sys::fd;
-
-/// Longest time a program may take to say what it can take over. Nobody looks after the server meanwhile.
-const LAYOUT_WITHIN: Duration = Duration::from_secs(3);
-/// What says more than this is no `fsi`.
-const MAX_LAYOUT_BYTES: usize = 4096;
-
-/// A program, held so that it stays the same whatever becomes of its file.
-#[derive(Debug)]
-pub(super) struct Program(OwnedFd);
-
-impl Program {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
-        command.arg0("fsi").arg("serve").current_dir("/");
-        command
-    }
-
-    /// What it says it can take over.
-    pub(super) fn layout(&self) -> io::Result<String> {
-        let mut command = self.command();
-        command.arg("--layout").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        let said = child.stdout.take().map_or_else(|| Ok(Vec::new()), |stdout| all_of(stdout, LAYOUT_WITHIN));
-        // It has said what it had to say, or had its time.
-        child.kill().and_then(|()| child.wait()).ok();
-        Ok(String::from_utf8_lossy(&said?).trim().to_owned())
-    }
-}
-
-/// What comes out of a pipe until its other end is closed.
-fn all_of(mut pipe: ChildStdout, within: Duration) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + within;
-    let mut said = Vec::new();
-    while said.len() < MAX_LAYOUT_BYTES {
-        let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
-        let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
-        if poll(&mut polled, Some(&left))? == 0 {
-            let sentence = format!("it did not say within {} s what it can take over", within.as_secs());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, sentence));
-        }
-        let mut bytes = [0; 256];
-        match pipe.read(&mut bytes)? {
-            0 => break,
-            length => said.extend_from_slice(&bytes[..length]),
-        }
-    }
-    Ok(said)
-}
 
 #[derive(Debug)]
 pub(super) struct Server {

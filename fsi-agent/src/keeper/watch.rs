@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use super::message::{self, ToKeeper, ToServer};
 use super::mounted::{self, Mounted};
-use super::server::{Program, Server};
+use super::program::Program;
+use super::server::Server;
 use super::{KeeperError, Note};
 use crate::fuse::state::Word;
 use crate::sys::fd::Wait;

@@ -1,9 +1,10 @@
 //! Servers under the keeper of the node: each is a child of ours that serves, and is started again when it ends before its mount.
 //!
 //! What a server needs to go on where another one was is with the keeper, so that whatever ends us, and all our children with us, is a pause
-//! for the pods: the next one of us finds the same servers missing and starts them.
+//! for the pods: the next one of us finds the same servers missing and starts them. It may be of another version: each mount goes on under
+//! a program of the layout that it has, see `programs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use fsi_agent::keeper::node::client;
 
-use super::{STARTS_WITHIN, ServerError};
+use super::programs::Programs;
+use super::{STARTS_WITHIN, ServerError, Unserved};
 
 /// How long a server is waited with when the one before it lived for less than the longest pause: at first, and at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,15 +33,41 @@ pub(super) struct Kept {
     pub(super) socket: PathBuf,
     /// How long a mount is kept without a server.
     pub(super) deadline: Duration,
-    places: Arc<Mutex<HashSet<PathBuf>>>,
+    programs: Arc<Programs>,
+    /// Who looks after a place now; whoever did before may not have seen the end of it yet.
+    places: Arc<Mutex<HashMap<PathBuf, Tended>>>,
     /// Places where a server ended, until somebody asks.
     ended: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+/// A mount that we look after.
+#[derive(Clone, Debug, Default)]
+struct Tended(Arc<Mutex<Known>>);
+
+/// What is known of it.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Nothing until the keeper has told it.
+    layout: Option<String>,
+    /// Why no server could be started, when it was tried last.
+    failure: Option<String>,
+}
+
+impl Tended {
+    fn note(&self, layout: &str, failure: Option<String>) {
+        // A keeper of an earlier version does not tell.
+        let layout = Some(layout.to_owned()).filter(|layout| !layout.is_empty());
+        *self.known() = Known { layout, failure };
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How one server is started.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe {
-    pub(super) program: PathBuf,
     pub(super) run_dir: PathBuf,
     pub(super) id: String,
     pub(super) source: PathBuf,
@@ -50,10 +78,14 @@ pub(super) struct Recipe {
 }
 
 /// How a mount is, as the keeper has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    Served,
-    Waits,
+    Served {
+        layout: String,
+    },
+    Waits {
+        layout: String,
+    },
     /// It is over, or was given up.
     Unknown,
     /// The keeper does not answer.
@@ -61,20 +93,29 @@ enum State {
 }
 
 impl Kept {
-    pub(super) fn new(socket: PathBuf, deadline: Duration) -> Self {
-        Self { socket, deadline, places: Arc::default(), ended: Arc::default() }
+    pub(super) fn new(socket: PathBuf, deadline: Duration, programs: Programs) -> Self {
+        Self { socket, deadline, programs: Arc::new(programs), places: Arc::default(), ended: Arc::default() }
     }
 
     /// Has a server show what the recipe says; returns when it answers. From then on it is looked after.
     pub(super) fn start(&self, recipe: Recipe) -> Result<(), ServerError> {
-        let child = self.spawn(&recipe)?;
-        self.look_after(recipe, Some(child));
+        let (program, layout) = match client::ask(&self.socket, &recipe.id) {
+            Ok(Some(kept)) => (self.programs.of(&kept.layout)?, kept.layout),
+            // When the keeper is away, the server says so.
+            Ok(None) | Err(_) => {
+                (self.programs.own().to_owned(), self.programs.layout().unwrap_or_default().to_owned())
+            }
+        };
+        let child = self.spawn(&recipe, &program)?;
+        let mount = Tended::default();
+        mount.note(&layout, None);
+        self.look_after(recipe, mount, Some(child));
         Ok(())
     }
 
     /// Looks after a mount that was there before us, whoever serves it.
     pub(super) fn adopt(&self, recipe: Recipe) {
-        self.look_after(recipe, None);
+        self.look_after(recipe, Tended::default(), None);
     }
 
     pub(super) fn take_ended(&self) -> Vec<PathBuf> {
@@ -85,27 +126,50 @@ impl Kept {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn places(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+    pub(super) fn unserved(&self) -> HashMap<PathBuf, Unserved> {
+        let why = |mount: &Tended| mount.known().failure.clone();
+        let unserved = |why| Unserved { why, deadline: self.deadline };
+        self.places().iter().filter_map(|(place, mount)| Some((place.clone(), unserved(why(mount)?)))).collect()
+    }
+
+    pub(super) fn tidy(&self, noted: &[&Path]) -> usize {
+        let places = self.places();
+        let layout = |place: &&Path| places.get(*place)?.known().layout.clone();
+        let needed: Option<HashSet<_>> = noted.iter().map(layout).collect();
+        drop(places);
+        match needed {
+            Some(needed) => self.programs.tidy(&needed),
+            // A mount of which the layout is not known may need any of them.
+            None => self.programs.count(),
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<PathBuf, Tended>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_after(&self, recipe: Recipe, child: Option<Child>) {
-        if !self.places().insert(recipe.place.clone()) && child.is_none() {
-            return;
-        }
-        let (kept, place) = (self.clone(), recipe.place.clone());
+    fn look_after(&self, recipe: Recipe, mount: Tended, child: Option<Child>) {
+        self.places().insert(recipe.place.clone(), mount.clone());
+        let (kept, place, tended) = (self.clone(), recipe.place.clone(), mount.clone());
         let looking = thread::Builder::new().name("fsi-server".to_owned()).spawn(move || {
-            kept.keep_up(&recipe, child);
-            kept.places().remove(&recipe.place);
+            kept.keep_up(&recipe, &tended, child);
+            kept.leave(&recipe.place, &tended);
         });
         if let Err(error) = looking {
             tracing::error!(%error, place = %place.display(), "nobody starts another server when this one ends");
-            self.places().remove(&place);
+            self.leave(&place, &mount);
+        }
+    }
+
+    fn leave(&self, place: &Path, mount: &Tended) {
+        let mut places = self.places();
+        if places.get(place).is_some_and(|tended| Arc::ptr_eq(&tended.0, &mount.0)) {
+            places.remove(place);
         }
     }
 
     /// Has a server there until the mount is over.
-    fn keep_up(&self, recipe: &Recipe, mut child: Option<Child>) {
+    fn keep_up(&self, recipe: &Recipe, mount: &Tended, mut child: Option<Child>) {
         let mut pause = PAUSE;
         let mut started = Instant::now();
         loop {
@@ -120,8 +184,12 @@ impl Kept {
             }
             match self.state(&recipe.id) {
                 State::Unknown => return,
-                State::Served | State::Away => thread::sleep(LOOK_EVERY),
-                State::Waits => {
+                State::Away => thread::sleep(LOOK_EVERY),
+                State::Served { layout } => {
+                    mount.note(&layout, None);
+                    thread::sleep(LOOK_EVERY);
+                }
+                State::Waits { layout } => {
                     self.ended().insert(recipe.place.clone());
                     match started.elapsed() >= LONGEST_PAUSE {
                         true => pause = PAUSE,
@@ -131,12 +199,13 @@ impl Kept {
                         }
                     }
                     started = Instant::now();
-                    match self.spawn(recipe) {
-                        Ok(next) => child = Some(next),
-                        Err(error) => {
-                            tracing::error!(place = %recipe.place.display(), %error, "no server takes over; it is tried again");
-                        }
+                    let taken = self.programs.of(&layout).and_then(|program| self.spawn(recipe, &program));
+                    let failure = taken.as_ref().err().map(ToString::to_string);
+                    if let Some(error) = &failure {
+                        tracing::error!(place = %recipe.place.display(), error, "no server takes over; it is tried again");
                     }
+                    mount.note(&layout, failure);
+                    child = taken.ok();
                 }
             }
         }
@@ -144,17 +213,17 @@ impl Kept {
 
     fn state(&self, id: &str) -> State {
         match client::ask(&self.socket, id) {
-            Ok(Some(kept)) if kept.waits.is_some() => State::Waits,
-            Ok(Some(_served)) => State::Served,
+            Ok(Some(kept)) if kept.waits.is_some() => State::Waits { layout: kept.layout },
+            Ok(Some(served)) => State::Served { layout: served.layout },
             Ok(None) => State::Unknown,
             Err(_away) => State::Away,
         }
     }
 
-    /// A server that answers.
-    fn spawn(&self, recipe: &Recipe) -> Result<Child, ServerError> {
-        let Recipe { program, run_dir, id, source, place, called, rules, log } = recipe;
-        let failed = |error| ServerError::Program { program: program.clone(), error };
+    /// A server that answers. The program may be of any version, so that what is asked of one that takes over never changes.
+    fn spawn(&self, recipe: &Recipe, program: &Path) -> Result<Child, ServerError> {
+        let Recipe { run_dir, id, source, place, called, rules, log } = recipe;
+        let failed = |error| ServerError::Program { program: program.to_owned(), error };
         let mut command = Command::new(program);
         command.arg("mount").arg("--keeper").arg(&self.socket).arg("--id").arg(id);
         command.arg("--deadline").arg(format!("{}ms", self.deadline.as_millis()));

@@ -59,7 +59,7 @@ impl Setup {
         };
         command.args(["--node-id", "test-node"]).arg("--fsi").arg(server);
         if let Some(keeper) = keeper {
-            command.arg("--keeper").arg(keeper);
+            command.arg("--keeper").arg(keeper).arg("--programs").arg(directory.join("programs"));
         }
         command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest name of a mount, in bytes.
 pub const MAX_ID: usize = 1024;
+/// Longest layout, in bytes.
+pub(super) const MAX_LAYOUT: usize = 128;
 /// Mounts that one answer lists; with their names they fit a packet.
 pub(super) const MAX_LISTED: usize = 50;
 
@@ -43,6 +45,9 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub id: String,
+    /// Which servers can have it; empty when the keeper is of a version that does not tell.
+    #[serde(default)]
+    pub layout: String,
     /// How long it has had no server.
     pub waits: Option<Duration>,
     /// Descriptors of files without a name.

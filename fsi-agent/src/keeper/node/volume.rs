@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::message::{self, DESCRIPTORS};
 use super::super::mounted::has_ended;
+use super::protocol::MAX_LAYOUT;
 
 /// A server that ends sooner has served nobody: the time without one goes on. So a mount that kills each of its servers is let go in
 /// the end, and one whose servers are killed with the container they are in is not.
@@ -40,6 +41,9 @@ pub(super) struct Volume {
 
 impl Volume {
     pub(super) fn new(layout: String, deadline: Duration, descriptors: Vec<OwnedFd>) -> Result<Self, String> {
+        if layout.len() > MAX_LAYOUT {
+            return Err(format!("a layout has at most {MAX_LAYOUT} bytes"));
+        }
         let count = descriptors.len();
         let Ok(descriptors) = descriptors.try_into() else {
             return Err(format!("a mount has {DESCRIPTORS} descriptors, not {count}"));

@@ -1,0 +1,155 @@
+//! The CSI driver is replaced by one of another version, whose servers have another layout, and back: volumes go on under the program that
+//! they were made with, and pods see a pause.
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use fsi_tests::csi::Driver;
+use fsi_tests::csi::api::Api;
+use fsi_tests::csi::requests::{errno_of_write, inline_volume};
+use fsi_tests::eventually::eventually;
+use fsi_tests::fsi::binary;
+use fsi_tests::mount::scratch;
+use fsi_tests::need::{Need, has};
+use fsi_tests::node_keeper::NodeKeeper;
+use fsi_tests::stop::Stop;
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+use xtask::other_layout;
+
+/// A rule that concerns every write and fails none of them.
+const SLOW: &[(&str, &str)] =
+    &[("rules", "version: 1\nrules: [ { name: slow, match: { ops: [write, fsync] }, do: { delay: 1ms } } ]")];
+
+/// Another version.
+struct Other {
+    _directory: TempDir,
+    fsi: PathBuf,
+    layout: String,
+}
+
+impl Other {
+    fn new() -> Self {
+        let directory = scratch();
+        let fsi = directory.path().join("fsi");
+        let layout = other_layout::write(binary(), &fsi).expect("a program");
+        Self { _directory: directory, fsi, layout }
+    }
+}
+
+/// What the end of a container does to all that is in it.
+fn end_container(driver: &Driver, volumes: &[&Path]) {
+    let servers = volumes.iter().map(|place| driver.server_and_keeper(place)[0]).collect::<Vec<_>>();
+    driver.kill_now();
+    for server in servers {
+        kill_process(server, Signal::KILL).expect("it runs");
+    }
+}
+
+fn are_served(keeper: &NodeKeeper, layouts: &[&str]) {
+    eventually("every volume has a server", || {
+        let kept = keeper.kept();
+        let served = |layout: &&&str| kept.lines().any(|line| line.contains("\tserved\t") && line.ends_with(**layout));
+        kept.lines().count() == layouts.len() && layouts.iter().all(|layout| served(&layout))
+    });
+}
+
+/// A pod that writes, syncs and reads back, and takes no error for an answer.
+fn write_until(stop: &Stop, target: &Path) -> u64 {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(target.join("log"));
+    let file = file.expect("it opens");
+    let mut rounds = 0_u64;
+    while !stop.is_said() {
+        file.write_all_at(&rounds.to_le_bytes(), rounds * 8).expect("it is written");
+        file.sync_all().expect("it is synced");
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, rounds * 8).expect("it is read");
+        assert_eq!(u64::from_le_bytes(bytes), rounds);
+        rounds += 1;
+    }
+    rounds
+}
+
+#[test]
+fn an_upgrade_to_another_layout_and_back_is_a_pause() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let keeper = NodeKeeper::start(directory.path());
+    let other = Other::new();
+    let mut driver = Driver::kept_by(&keeper);
+    let volume = driver.create("v", SLOW).expect("made");
+    let target = driver.up(&volume, "pod");
+    let layout = keeper.kept().lines().find_map(|line| Some(line.rsplit_once('\t')?.1.to_owned())).expect("a mount");
+    assert_ne!(layout, other.layout);
+    let stop = Stop::default();
+    let (rounds, newer) = thread::scope(|scope| {
+        let said = stop.at_end();
+        let pod = scope.spawn(|| write_until(&stop, &target));
+        thread::sleep(Duration::from_millis(1200));
+        let stage = driver.stage_of("v");
+        end_container(&driver, &[&stage]);
+        driver.kill_and_replace(&other.fsi);
+        are_served(&keeper, &[&layout]);
+        let newer = driver.create("w", SLOW).expect("made");
+        let newer = driver.up(&newer, "pod");
+        are_served(&keeper, &[&layout, &other.layout]);
+        eventually("both programs are kept", || driver.metric("fsi_csi_programs") > 1.5);
+        thread::sleep(Duration::from_millis(1200));
+        let stages = ["v", "w"].map(|id| driver.stage_of(id));
+        end_container(&driver, &stages.each_ref().map(PathBuf::as_path));
+        driver.kill_and_replace(binary());
+        are_served(&keeper, &[&layout, &other.layout]);
+        drop(said);
+        (pod.join().expect("it goes well"), newer)
+    });
+    assert!(rounds > 0);
+    assert_eq!(errno_of_write(&newer), None);
+    driver.down("w", &newer);
+    eventually("a program that nobody needs is removed", || driver.metric("fsi_csi_programs") < 1.5);
+    driver.down("v", &target);
+    for id in ["v", "w"] {
+        driver.delete(id).expect("deleted");
+    }
+    driver.nothing_left();
+}
+
+#[test]
+fn a_volume_of_which_the_program_is_lost_says_so_and_goes_on_when_it_is_back() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let keeper = NodeKeeper::start(directory.path());
+    let other = Other::new();
+    let api = Api::start();
+    let mut driver = Driver::kept_in_cluster(&keeper, &api);
+    let volume = inline_volume("csi-1", SLOW);
+    let target = driver.publish(&volume, "pod").expect("published");
+    eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    end_container(&driver, &[&target]);
+    fs::remove_dir_all(driver.path("programs")).expect("it was there");
+    driver.kill_and_replace(&other.fsi);
+    eventually("it is told", || driver.metric("fsi_csi_unserved") > 0.5);
+    eventually("the pod is told", || {
+        let told = |event: &serde_json::Value| event["reason"] == "InterposerNotStarted";
+        api.events().iter().any(told)
+    });
+    let note = api.events().iter().find_map(|event| event["note"].as_str().map(str::to_owned)).expect("a note");
+    assert!(note.starts_with("no server takes over volume csi-1: it has the layout `fsi.serve "), "{note}");
+    assert!(note.contains("of which no program is kept in") && note.contains("ENOTCONN after 300s"), "{note}");
+    thread::scope(|scope| {
+        let pod = scope.spawn(|| errno_of_write(&target));
+        driver.kill_and_replace(binary());
+        assert_eq!(pod.join().expect("it ends"), None, "the version that made it serves it");
+    });
+    eventually("it is served", || driver.metric("fsi_csi_unserved") < 0.5);
+    driver.unpublish("csi-1", &target).expect("unpublished");
+    driver.nothing_left();
+}
