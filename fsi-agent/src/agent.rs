@@ -10,6 +10,8 @@
 //! Everything that can be refused is refused before a probe is loaded. A crash leaves nothing loaded: the kernel frees what it held.
 
 mod attached;
+mod before;
+mod chores;
 mod cost;
 mod mounts;
 mod names;

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::AgentError;
 use super::attached::Attached;
+use super::chores::Chores;
 use super::cost::Cost;
 use super::mounts::Mounts;
 use super::names::Whose;
@@ -16,7 +17,7 @@ use super::outputs::{Choice, Collectors, Outputs};
 use super::pages::{AgentPages, gather};
 use super::policies::Wanted;
 use super::taps::Taps;
-use super::watch::{Chores, Watcher};
+use super::watch::Watcher;
 use crate::attach::service::AttachServer;
 use crate::attribution::kubernetes::Kubernetes;
 use crate::attribution::{self, Attribution};
@@ -120,7 +121,7 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         ring_records: 0,
         keys_taken: 0,
         complaints: std::collections::BTreeSet::new(),
-        before: super::watch::Before::default(),
+        before: super::before::Before::default(),
     })
 }
 

@@ -12,6 +12,8 @@ use fsi_common::loss::Counter;
 
 use super::AgentError;
 use super::attached::Attached;
+use super::before::Before;
+use super::chores::Chores;
 use super::cost::{self, Cost};
 use super::mounts::Mounts;
 use super::names::Whose;
@@ -24,7 +26,7 @@ use crate::attribution::Attribution;
 use crate::clock::{Clock, monotonic_ns};
 use crate::config::Config;
 use crate::observe::Signals;
-use crate::observe::pace::{Every, pause};
+use crate::observe::pace::pause;
 use crate::observe::scrape::ScrapeDesk;
 use crate::pipeline::{JoinedMount, Pipeline};
 use crate::probe::features::TIER;
@@ -45,30 +47,6 @@ const MOST_DRAINS: usize = 8;
 const NEW_KEYS: u64 = AGGREGATES as u64 / 8;
 /// Longest time for what is in the ring at the end.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
-
-/// What is done every so often.
-#[derive(Debug)]
-pub(super) struct Chores {
-    tick: Every,
-    sweep: Every,
-    policies: Every,
-    ended: Every,
-    condition: Every,
-    clock: Every,
-}
-
-impl Chores {
-    pub(super) fn new() -> Self {
-        Self {
-            tick: Every::new(Duration::from_millis(100)),
-            sweep: Every::new(Duration::from_secs(1)),
-            policies: Every::new(Duration::from_millis(20)),
-            ended: Every::new(Duration::from_secs(5)),
-            condition: Every::new(Duration::from_millis(500)),
-            clock: Every::new(Duration::from_secs(30)),
-        }
-    }
-}
 
 /// Everything of a running agent.
 #[derive(Debug)]
@@ -106,42 +84,6 @@ pub(super) struct Watcher {
     pub(super) complaints: BTreeSet<&'static str>,
     /// Collectors that a reload replaced.
     pub(super) before: Before,
-}
-
-/// Collectors that are being left: what they had taken when they were, and what they have once that is over.
-#[derive(Debug)]
-struct Left {
-    so_far: Vec<EndpointReport>,
-    closing: thread::JoinHandle<Vec<EndpointReport>>,
-}
-
-/// Those that reloads replaced.
-#[derive(Debug, Default)]
-pub(super) struct Before {
-    leaving: Vec<Left>,
-    /// What became of everything at those that are left for good.
-    done: Vec<EndpointReport>,
-}
-
-impl Before {
-    fn leave(&mut self, collectors: Collectors, within: Duration) {
-        let so_far = collectors.report();
-        // Collectors may be slow; the probes do not wait for them.
-        let closing = thread::spawn(move || collectors.close(within));
-        self.leaving.push(Left { so_far, closing });
-    }
-
-    /// What became of everything at collectors that were left.
-    fn reports(&mut self) -> Vec<EndpointReport> {
-        for Left { so_far, closing } in self.leaving.extract_if(.., |left| left.closing.is_finished()) {
-            // A thread that panicked leaves what was known before.
-            let mut reports = closing.join().unwrap_or(so_far);
-            reports.iter_mut().for_each(EndpointReport::end);
-            self.done = export::merged(std::mem::take(&mut self.done).into_iter().chain(reports));
-        }
-        let leaving = self.leaving.iter().flat_map(|left| left.so_far.iter().cloned());
-        self.done.iter().cloned().chain(leaving).collect()
-    }
 }
 
 impl Watcher {
