@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use xtask::workspace::Workspace;
 
+use super::images;
 use super::kubectl::{Kubectl, eventually};
 use crate::setup::HELM;
 
@@ -59,6 +60,8 @@ pub(super) const ALL: &[Case] = &[
     ends::SERVER_KILLED,
     ends::KEEPER_KILLED,
     ends::KUBELET_KILLED,
+    ends::upgrade::UPGRADED,
+    ends::restart::NODE_RESTARTED,
 ];
 
 /// The cluster, and what is known of it.
@@ -76,6 +79,9 @@ struct Ours {
     helm: PathBuf,
     chart: PathBuf,
     snapshots: PathBuf,
+    /// Of the cluster.
+    scripts: PathBuf,
+    images: PathBuf,
 }
 
 impl Setting {
@@ -84,6 +90,8 @@ impl Setting {
             helm: HELM.program(workspace),
             chart: workspace.path("helm/fsi"),
             snapshots: workspace.path("tests/cluster/snapshots"),
+            scripts: workspace.path("tests/cluster"),
+            images: images::folder(workspace),
         };
         Self { kubectl, ours: Some(ours), image: "localhost/busybox:1" }
     }
