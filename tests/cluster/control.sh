@@ -48,13 +48,7 @@ for n in $(seq "$NODES"); do
   mkdir -p "$WORK/node-$n"
   N=$n "$here/node.sh" > "$WORK/node-$n/node.log" 2>&1 &
 done
-for n in $(seq "$NODES"); do
-  until_true 30 test -s "$WORK/node-$n/pid"
-  ip link add "n$n" type veth peer name eth0 netns "$(cat "$WORK/node-$n/pid")"
-  ip link set "n$n" master lan up
-  ip route add "10.244.$n.0/24" via "172.30.0.$n"
-  touch "$WORK/node-$n/plugged"
-done
+for n in $(seq "$NODES"); do plug "$n"; done
 for n in $(seq "$NODES"); do
   kubectl wait --for=create "node/node-$n" --timeout=120s
   kubectl wait --for=condition=Ready "node/node-$n" --timeout=120s

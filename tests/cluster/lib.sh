@@ -53,3 +53,13 @@ until_true() {
   echo "after $((tries / 2)) s still not: $*" >&2
   return 1
 }
+
+# plug N: connects a node that has begun with the control plane, in whose network this runs.
+plug() {
+  until_true 30 test -s "$WORK/node-$1/pid"
+  # That of a node which has just ended goes a moment after it.
+  until_true 30 ip link add "n$1" type veth peer name eth0 netns "$(cat "$WORK/node-$1/pid")"
+  ip link set "n$1" master lan up
+  ip route replace "10.244.$1.0/24" via "172.30.0.$1"
+  touch "$WORK/node-$1/plugged"
+}

@@ -49,9 +49,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// Builds the programs and writes the image; returns the size of its layers.
 pub(crate) fn build(workspace: &Workspace, name: &str, format: Format, out: &Path) -> Result<u64> {
-    let programs = Programs::build(workspace)?;
-    let image = fsi(workspace, name, &programs)?;
-    image.write(format, out)
+    write(workspace, name, &Programs::build(workspace)?, format, out)
+}
+
+/// Writes the image of these programs; returns the size of its layers.
+pub(crate) fn write(workspace: &Workspace, name: &str, programs: &Programs, format: Format, out: &Path) -> Result<u64> {
+    fsi(workspace, name, programs)?.write(format, out)
 }
 
 fn fsi(workspace: &Workspace, name: &str, programs: &Programs) -> Result<Image> {

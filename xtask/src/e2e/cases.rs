@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use xtask::workspace::Workspace;
 
+use super::images;
 use super::kubectl::{Kubectl, eventually};
 use crate::setup::HELM;
 
@@ -73,6 +74,8 @@ pub(super) const ALL: &[Case] = &[
     ends::KUBELET_KILLED,
     ends::BOTH_KILLED,
     ends::DRIVER_KILLED_OFTEN,
+    ends::upgrade::UPGRADED,
+    ends::restart::NODE_RESTARTED,
 ];
 
 /// The cluster, and what is known of it.
@@ -90,6 +93,9 @@ struct Ours {
     helm: PathBuf,
     chart: PathBuf,
     snapshots: PathBuf,
+    /// Of the cluster.
+    scripts: PathBuf,
+    images: PathBuf,
 }
 
 impl Setting {
@@ -98,6 +104,8 @@ impl Setting {
             helm: HELM.program(workspace),
             chart: workspace.path("helm/fsi"),
             snapshots: workspace.path("tests/cluster/snapshots"),
+            scripts: workspace.path("tests/cluster"),
+            images: images::folder(workspace),
         };
         Self { kubectl, ours: Some(ours), image: "localhost/busybox:1" }
     }

@@ -18,7 +18,7 @@ use crate::setup::KUBE;
 
 /// Of all processes of a cluster, in every hierarchy.
 pub(super) const CGROUP: &str = "fsi-e2e";
-const NODES: &str = "2";
+pub(super) const NODES: &str = "2";
 const START: Duration = Duration::from_secs(240);
 const END: Duration = Duration::from_secs(30);
 const PARTS: [&str; 6] =

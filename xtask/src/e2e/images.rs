@@ -8,24 +8,34 @@ use xtask::tools;
 use xtask::workspace::Workspace;
 
 use crate::image::archive::{Image, Layer};
-use crate::image::{self, Format, libraries};
+use crate::image::{self, Format, Programs, libraries};
 use crate::setup::{CSI_PROVISIONER, CSI_RESIZER, JAEGER, LOCAL_PATH, OTELCOL};
 
 /// The chart's.
 const FSI: &str = "localhost/fsi:test";
+/// The same of another version, of which servers cannot go on where those of this one were.
+const OTHER_FSI: &str = "localhost/fsi:other";
 /// What busybox is in pods.
 const APPLETS: [&str; 24] = [
     "cat", "chmod", "cp", "date", "dd", "df", "echo", "env", "false", "grep", "ls", "mkdir", "mount", "mv", "rm", "sh",
     "sleep", "stat", "sync", "test", "touch", "true", "wc", "wget",
 ];
 
+pub(super) fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target_dir().join("e2e/images")
+}
+
 /// Builds those that are not there yet; the folder that they are in.
 pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     println!("=== images");
-    let folder = workspace.target_dir().join("e2e/images");
+    let folder = folder(workspace);
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let size = image::build(workspace, FSI, Format::Docker, &folder.join("fsi.tar"))?;
+    let programs = Programs::build(workspace)?;
+    let size = image::write(workspace, FSI, &programs, Format::Docker, &folder.join("fsi.tar"))?;
     println!("  {FSI}: {} KiB compressed", size / 1024);
+    let others = programs.of_other_layout(&workspace.target_dir().join("e2e/other"))?;
+    image::write(workspace, OTHER_FSI, &others, Format::Docker, &folder.join("fsi-other.tar"))?;
+    println!("  {OTHER_FSI}");
     let busybox = tools::on_path("busybox").context("no busybox")?;
     shell(&folder.join("pause.tar"), "localhost/pause:1", &busybox, &["/bin/sleep", "infinity"])?;
     shell(&folder.join("busybox.tar"), "localhost/busybox:1", &busybox, &["/bin/sh"])?;

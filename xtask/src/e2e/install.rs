@@ -23,9 +23,13 @@ pub(super) fn sync(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
     let has_driver = workspace.path("fsi-csi/Cargo.toml").exists();
     command.args(["--state-values-set", &format!("interposer={has_driver}")]);
     command.args(["sync", "--skip-deps"]).env("KUBECONFIG", cluster.kubeconfig());
-    // What Helm keeps of charts and repositories goes with the cluster.
+    keep_in_cluster(&mut command);
+    run_logged("install FSI and its backends", command, &workspace.target_dir().join("e2e/helmfile.log"))
+}
+
+/// What Helm keeps of charts and repositories goes with the cluster.
+pub(super) fn keep_in_cluster(command: &mut Command) {
     for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELMFILE_CACHE_HOME"] {
         command.env(name, work().join("helm"));
     }
-    run_logged("install FSI and its backends", command, &workspace.target_dir().join("e2e/helmfile.log"))
 }

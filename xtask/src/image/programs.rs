@@ -1,12 +1,12 @@
 //! The programs of the image, built for it: linked statically where the toolchain can, else with the libraries of this machine.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use anyhow::{Result, bail};
-use xtask::tools;
+use anyhow::{Context as _, Result, bail};
 use xtask::workspace::Workspace;
+use xtask::{other_layout, tools};
 
 use super::libraries;
 use crate::progress::run_logged;
@@ -54,6 +54,17 @@ impl Programs {
         needed.sort();
         needed.dedup();
         Ok(Self { programs, libraries: needed, packages: ours.iter().map(|(package, _)| *package).collect(), target })
+    }
+
+    /// Those of a version with another layout, of which the `fsi` is written to a folder.
+    pub(crate) fn of_other_layout(mut self, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        for program in self.programs.iter_mut().filter(|program| program.ends_with("fsi")) {
+            let other = folder.join("fsi");
+            other_layout::write(program, &other)?;
+            *program = other;
+        }
+        Ok(self)
     }
 }
 

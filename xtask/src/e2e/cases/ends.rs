@@ -1,5 +1,8 @@
 //! Ends of all kinds: pods that are deleted in any order, processes of the node that are killed while pods read and write.
 
+pub(super) mod restart;
+pub(super) mod upgrade;
+
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
