@@ -3,6 +3,7 @@
 //! Never a test: the numbers depend on the machine and on who else works on it, which is why the same load against itself
 //! (the A/A ratio) stands beside each of them.
 
+mod csi;
 mod fio;
 mod interpose;
 mod kit;
@@ -38,6 +39,8 @@ enum Subject {
     Observe(Choice),
     /// What a mount costs and whether it keeps to its rules (about ten minutes)
     Interpose(Choice),
+    /// How long the kubelet waits for a volume of the CSI driver (half a minute)
+    Csi(Choice),
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +51,7 @@ struct Choice {
     /// Write the JSON document here as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only these lines, for example O1,O3 or I1,I5 [default: all of the subject]
+    /// Only these lines, for example O1,O3 or I1,I5 or C2 [default: all of the subject]
     #[arg(long, value_name = "LINES", value_delimiter = ',', ignore_case = true)]
     only: Vec<Line>,
 }
@@ -81,6 +84,10 @@ enum Line {
     I5,
     /// Throttles
     I6,
+    /// Calls for volumes that are bind-mounted
+    C1,
+    /// Calls for volumes that are interposed
+    C2,
 }
 
 impl Subject {
@@ -88,12 +95,13 @@ impl Subject {
         match self {
             Self::Observe(_) => "observe",
             Self::Interpose(_) => "interpose",
+            Self::Csi(_) => "csi",
         }
     }
 
     const fn choice(&self) -> &Choice {
         match self {
-            Self::Observe(choice) | Self::Interpose(choice) => choice,
+            Self::Observe(choice) | Self::Interpose(choice) | Self::Csi(choice) => choice,
         }
     }
 
@@ -101,6 +109,7 @@ impl Subject {
         match self {
             Self::Observe(_) => &[Line::O1, Line::O2, Line::O3, Line::O4, Line::O5, Line::S1],
             Self::Interpose(_) => &[Line::I1, Line::I2, Line::I3, Line::I4, Line::I5, Line::I6],
+            Self::Csi(_) => &[Line::C1, Line::C2],
         }
     }
 
@@ -138,6 +147,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     match subject {
         Subject::Observe(_) => observe::may_run()?,
         Subject::Interpose(_) => interpose::may_run()?,
+        Subject::Csi(_) => csi::may_run()?,
     }
     let kit = Kit::prepare(workspace)?;
     let machine = machine();
@@ -145,6 +155,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     let Measured { mut rows, counted_rounds, raw } = match subject {
         Subject::Observe(_) => observe::measure(&kit, &lines, *rounds, say)?,
         Subject::Interpose(_) => interpose::measure(&kit, &lines, *rounds, say)?,
+        Subject::Csi(_) => csi::measure(&kit, &lines, *rounds, say)?,
     };
     rows.sort_by_key(|row| row.line);
     let remarks = report::remarks(&rows, counted_rounds);

@@ -11,6 +11,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+pub(super) use self::pace::percentile;
+
 use self::modes::{Load, Mode, Stage};
 use super::kit::{Kit, Peer};
 use super::report::{Row, Target};
@@ -21,14 +23,19 @@ use crate::setup;
 type Rounds = rounds::Rounds<Mode>;
 
 pub(super) fn may_run() -> Result<()> {
+    may_mount()?;
+    if !Peer::Fio.is_here() {
+        bail!("fio, which makes the load, is not on this machine");
+    }
+    Ok(())
+}
+
+pub(super) fn may_mount() -> Result<()> {
     if !setup::is_root() {
         bail!("mounting needs root: run the benchmarks as root");
     }
     if !Path::new("/dev/fuse").exists() {
         bail!("/dev/fuse is not there: load the module fuse, and let this container have the device");
-    }
-    if !Peer::Fio.is_here() {
-        bail!("fio, which makes the load, is not on this machine");
     }
     Ok(())
 }

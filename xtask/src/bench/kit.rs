@@ -56,6 +56,8 @@ pub(super) struct Kit {
     pub(super) fsi: PathBuf,
     pub(super) driver: PathBuf,
     pub(super) bench_loop: PathBuf,
+    pub(super) fsi_csi: PathBuf,
+    pub(super) bench_csi: PathBuf,
     /// Not on tmpfs, which knows no O_DIRECT: below the build output.
     work: PathBuf,
 }
@@ -74,6 +76,8 @@ impl Kit {
             fsi: release.join("fsi"),
             driver: release.join("examples/bench_driver"),
             bench_loop: release.join("bench_loop"),
+            fsi_csi: release.join("fsi-csi"),
+            bench_csi: release.join("bench_csi"),
             work,
         })
     }
@@ -138,11 +142,12 @@ impl Drop for Kit {
     }
 }
 
-/// All three in one go: cargo would build what they share anew for each.
+/// All in one go: cargo would build what they share anew for each.
 fn build(workspace: &Workspace) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--release", "--package", "fsi-agent", "--bin", "fsi", "--example", "bench_driver"]);
-    command.args(["--package", "fsi-tests", "--bin", "bench_loop"]).current_dir(workspace.root());
+    command.args(["--package", "fsi-tests", "--bin", "bench_loop", "--bin", "bench_csi"]);
+    command.args(["--package", "fsi-csi", "--bin", "fsi-csi"]).current_dir(workspace.root());
     // Else some dependencies are built anew each time a build from the shell and this one alternate.
     forget_outer_cargo(&mut command);
     command.env("CARGO_TARGET_DIR", workspace.target_dir());

@@ -101,7 +101,7 @@ fn jain(shares: &[f64]) -> f64 {
 }
 
 /// Values of which so many percent are not larger; the values are sorted by this.
-pub(super) fn percentile(values: &mut [f64], percent: f64) -> Option<f64> {
+pub(in super::super) fn percentile(values: &mut [f64], percent: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     #[expect(
         clippy::cast_precision_loss,
