@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod controller;
+pub mod pod;
 pub mod requests;
 mod setup;
 
@@ -15,9 +16,8 @@ use fsi_csi::proto::csi::controller_client::ControllerClient;
 use fsi_csi::proto::csi::node_client::NodeClient;
 use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
 use fsi_csi::proto::csi::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeExpandVolumeRequest, NodeGetVolumeStatsRequest,
-    NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
-    NodeUnstageVolumeRequest, Volume,
+    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume,
 };
 use fsi_csi::proto::registration::registration_client::RegistrationClient;
 use fsi_csi::proto::registration::{InfoRequest, PluginInfo};
@@ -181,19 +181,6 @@ impl Driver {
         entries.map(|entry| entry.path()).collect()
     }
 
-    /// Processes that it started and that are there, whoever their parent is by now.
-    #[must_use]
-    pub fn servers(&self) -> Vec<Pid> {
-        let entries = fs::read_dir("/proc").expect("it is there").flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let own = i32::try_from(self.child.id()).expect("a pid");
-        let ours = |pid: &i32| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            *pid != own && line.contains(&plain(self.directory.path())) && line.contains("\0mount\0")
-        };
-        pids.filter(ours).filter_map(Pid::from_raw).collect()
-    }
-
     /// Mounts below its folders.
     #[must_use]
     pub fn mounts(&self) -> Vec<String> {
@@ -346,20 +333,6 @@ impl Driver {
     pub fn nothing_left(&self) {
         assert_eq!(self.mounts(), Vec::<String>::new());
         assert_eq!(self.notes(), Vec::<PathBuf>::new());
-    }
-
-    /// Makes a published volume larger.
-    ///
-    /// # Errors
-    /// What the driver answers.
-    pub fn expand(&self, id: &str, target: &Path, required_bytes: i64) -> Result<(), Status> {
-        let request = NodeExpandVolumeRequest {
-            volume_id: id.to_owned(),
-            volume_path: plain(target),
-            capacity_range: Some(CapacityRange { required_bytes, limit_bytes: 0 }),
-            ..NodeExpandVolumeRequest::default()
-        };
-        self.wait_for(self.node().node_expand_volume(request)).map(drop)
     }
 
     /// # Errors

@@ -3,14 +3,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fsi_tests::csi::Driver;
 use fsi_tests::csi::api::Api;
+use fsi_tests::csi::pod::write_until;
 use fsi_tests::csi::requests::{FLAKY, errno_of_write, for_a_pod};
 use fsi_tests::eventually::eventually;
 use fsi_tests::mount::scratch;
@@ -68,21 +67,6 @@ fn the_end_of_the_driver_with_its_servers_is_a_pause() {
     eventually("nothing is kept", || keeper.kept().is_empty());
     driver.delete("v").expect("deleted");
     driver.nothing_left();
-}
-
-/// A pod that writes and reads back, and takes no error for an answer.
-fn write_until(stop: &Stop, target: &Path) -> u64 {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(target.join("log"));
-    let file = file.expect("it opens");
-    let mut rounds = 0_u64;
-    while !stop.is_said() {
-        file.write_all_at(&rounds.to_le_bytes(), rounds * 8).expect("it is written");
-        let mut bytes = [0; 8];
-        file.read_exact_at(&mut bytes, rounds * 8).expect("it is read");
-        assert_eq!(u64::from_le_bytes(bytes), rounds);
-        rounds += 1;
-    }
-    rounds
 }
 
 #[test]

@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use fsi_tests::csi::Driver;
 use fsi_tests::csi::api::Api;
+use fsi_tests::csi::pod::write_until;
 use fsi_tests::csi::requests::{errno_of_write, inline_volume};
 use fsi_tests::eventually::eventually;
 use fsi_tests::fsi::binary;
@@ -57,22 +57,6 @@ fn are_served(keeper: &NodeKeeper, layouts: &[&str]) {
         let served = |layout: &&&str| kept.lines().any(|line| line.contains("\tserved\t") && line.ends_with(**layout));
         kept.lines().count() == layouts.len() && layouts.iter().all(|layout| served(&layout))
     });
-}
-
-/// A pod that writes, syncs and reads back, and takes no error for an answer.
-fn write_until(stop: &Stop, target: &Path) -> u64 {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(target.join("log"));
-    let file = file.expect("it opens");
-    let mut rounds = 0_u64;
-    while !stop.is_said() {
-        file.write_all_at(&rounds.to_le_bytes(), rounds * 8).expect("it is written");
-        file.sync_all().expect("it is synced");
-        let mut bytes = [0; 8];
-        file.read_exact_at(&mut bytes, rounds * 8).expect("it is read");
-        assert_eq!(u64::from_le_bytes(bytes), rounds);
-        rounds += 1;
-    }
-    rounds
 }
 
 #[test]
