@@ -204,11 +204,8 @@ fn remove_orphans(driver: &NodeDriver, table: &Table, records: &[Record]) -> Res
     let mounting = &driver.mounting;
     for mount in table.iter().filter(|mount| mounts::is_interposed(mount)) {
         let is_noted = |records: &[Record]| records.iter().any(|record| record.place == mount.point);
-        // A server that was to take over mounts anew when its volume was unstaged meanwhile; nothing says any more that it was started.
-        let noted = || records.iter().filter_map(|record| table.at(&record.place));
-        let is_left = || mounting.volume_of(mount).is_some() && noted().all(|other| other.device != mount.device);
         // Binds that others make of our mounts were not started by us.
-        if is_noted(records) || !(mounting.servers.has_started(&mount.point) || is_left()) {
+        if is_noted(records) || !mounting.servers.has_started(&mount.point) {
             continue;
         }
         let volume = mounting.volume_of(mount).map_or_else(|| mount.point.display().to_string(), |id| id.to_string());

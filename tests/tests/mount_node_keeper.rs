@@ -206,3 +206,24 @@ fn what_is_kept_has_one_server_and_a_node_one_keeper() {
     assert!(text(&another.stderr).contains("another keeper listens there"), "{}", text(&another.stderr));
     end(&node, server);
 }
+
+/// What is over is not begun anew by who was to go on with it.
+#[test]
+fn who_takes_over_mounts_nothing() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let node = Node::start();
+    let refused = output(&mut node.server(&["--take-over"]));
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("`volume`") && said.contains("nothing to take over"), "{said}");
+    assert!(!is_mounted(&node.path("target")) && node.kept().is_empty());
+
+    let mut server = node.serve(&[]);
+    server.kill().expect("it is ours");
+    server.wait().expect("it is ours");
+    let mut next = node.serve(&["--take-over"]);
+    fs::write(node.path("target/file"), "text").expect("it serves");
+    unmount(node.path("target"), UnmountFlags::DETACH).expect("it is mounted");
+    next.wait().expect("it is ours");
+}

@@ -86,6 +86,9 @@ pub(super) struct MountArgs {
     /// What the mount is called at the keeper of the node
     #[arg(long, value_name = "ID", requires = "keeper")]
     id: Option<String>,
+    /// Only take over what the keeper has; mount nothing
+    #[arg(long, requires = "keeper")]
+    take_over: bool,
     /// Longest time without a server that answers; then the mount is aborted
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
     deadline: Duration,
@@ -115,6 +118,10 @@ fn serve(place: Place, arguments: MountArgs) -> Result<ExitCode, Failure> {
     output::log();
     let socket = match client::take(&place).map_err(failed)? {
         Some(socket) => socket,
+        None if arguments.take_over => {
+            let sentence = format!("the keeper has no mount `{}` (any more): there is nothing to take over", place.id);
+            return Err(Failure::Failed(anyhow::anyhow!(sentence)));
+        }
         None => client::mount(&place, resolve(arguments)?).map_err(failed)?,
     };
     let mut ready = || {
@@ -211,6 +218,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         no_agent,
         log: _,
         keeper: _,
+        take_over: _,
         id: _,
         deadline,
         drain,

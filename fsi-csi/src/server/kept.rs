@@ -77,6 +77,15 @@ pub(super) struct Recipe {
     pub(super) log: PathBuf,
 }
 
+/// What a server is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The mount, whether the keeper has it already or not.
+    New,
+    /// A mount that the keeper had: the volume may be unstaged meanwhile, and is not to be mounted anew then.
+    TakeOver,
+}
+
 /// How a mount is, as the keeper has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
@@ -106,7 +115,7 @@ impl Kept {
                 (self.programs.own().to_owned(), self.programs.layout().unwrap_or_default().to_owned())
             }
         };
-        let child = self.spawn(&recipe, &program)?;
+        let child = self.spawn(&recipe, &program, Start::New)?;
         let mount = Tended::default();
         mount.note(&layout, None);
         self.look_after(recipe, mount, Some(child));
@@ -199,7 +208,8 @@ impl Kept {
                         }
                     }
                     started = Instant::now();
-                    let taken = self.programs.of(&layout).and_then(|program| self.spawn(recipe, &program));
+                    let taken =
+                        self.programs.of(&layout).and_then(|program| self.spawn(recipe, &program, Start::TakeOver));
                     let failure = taken.as_ref().err().map(ToString::to_string);
                     if let Some(error) = &failure {
                         tracing::error!(place = %recipe.place.display(), error, "no server takes over; it is tried again");
@@ -221,12 +231,15 @@ impl Kept {
     }
 
     /// A server that answers. The program may be of any version, so that what is asked of one that takes over never changes.
-    fn spawn(&self, recipe: &Recipe, program: &Path) -> Result<Child, ServerError> {
+    fn spawn(&self, recipe: &Recipe, program: &Path, start: Start) -> Result<Child, ServerError> {
         let Recipe { run_dir, id, source, place, called, rules, log } = recipe;
         let failed = |error| ServerError::Program { program: program.to_owned(), error };
         let mut command = Command::new(program);
         command.arg("mount").arg("--keeper").arg(&self.socket).arg("--id").arg(id);
         command.arg("--deadline").arg(format!("{}ms", self.deadline.as_millis()));
+        if start == Start::TakeOver {
+            command.arg("--take-over");
+        }
         command.args(called.iter().flat_map(|name| ["--volume", name]));
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
