@@ -124,12 +124,6 @@ impl Probe {
         Ok(sums)
     }
 
-    /// One of them.
-    pub fn counter(&self, counter: Counter) -> Result<u64, ProbeError> {
-        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
-        Ok(map.get(&(counter as u32), 0)?.iter().sum())
-    }
-
     /// Finds open files that ended unseen; their records come through [`Probe::drain`].
     pub fn sweep(&mut self) -> Result<(), ProbeError> {
         self.visit_tasks()

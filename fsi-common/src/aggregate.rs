@@ -15,8 +15,8 @@ const SUB_BITS: u32 = 3;
 /// Number of buckets.
 pub const BUCKETS: usize = 8 + 61 * 8;
 
-/// Room of the map `AGGREGATES`.
-pub const AGGREGATES: u32 = 262_144;
+/// Entries that the map `AGGREGATES` has room for.
+pub const ROOM: usize = 262_144;
 
 /// Key of the map `AGGREGATES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

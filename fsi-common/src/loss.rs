@@ -40,13 +40,11 @@ pub enum Counter {
     RequestsOfNone = 16,
     /// Records of new cgroups lost: the ring was full.
     RingCgroup = 17,
-    /// Keys that came into the aggregate map.
-    AggregateNew = 18,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 18;
 
     /// Every counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -68,19 +66,13 @@ impl Counter {
         Self::RequestsOfOperations,
         Self::RequestsOfNone,
         Self::RingCgroup,
-        Self::AggregateNew,
     ];
 
     /// `(stage, reason)` of `fsi_lost_total`, or nothing where the counter is no loss.
     #[must_use]
     pub const fn loss(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Seen
-            | Self::Sent
-            | Self::SampledOut
-            | Self::RequestsOfOperations
-            | Self::RequestsOfNone
-            | Self::AggregateNew => None,
+            Self::Seen | Self::Sent | Self::SampledOut | Self::RequestsOfOperations | Self::RequestsOfNone => None,
             Self::RingOperation => Some(("ring", "operation")),
             Self::RingPath => Some(("ring", "path")),
             Self::RingFile => Some(("ring", "file")),

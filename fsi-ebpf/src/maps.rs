@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
-use fsi_common::aggregate::{AGGREGATES as ROOM, AggregateKey, AggregateValue};
+use fsi_common::aggregate::{AggregateKey, AggregateValue, ROOM};
 use fsi_common::glob::Automaton;
 use fsi_common::loss::Counter;
 use fsi_common::probe_config::{MAX_POLICIES, Policy};
@@ -30,7 +30,7 @@ pub(crate) static TASKS: TaskStorage<TaskState> = TaskStorage::new();
 /// Metrics, each CPU its own entries: an entry of all CPUs would need per-CPU memory, of which the kernel gives programs only a little
 /// at a time. Written here, read by the agent at scrape. Full, or no memory: [`Counter::AggregateFull`].
 #[btf_map]
-pub(crate) static AGGREGATES: HashMap<AggregateKey, AggregateValue, { ROOM as usize }, { BPF_F_NO_PREALLOC as usize }> =
+pub(crate) static AGGREGATES: HashMap<AggregateKey, AggregateValue, ROOM, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
 /// Followed open files by the address of their `struct file`. Full: [`Counter::FilesFull`].
@@ -164,7 +164,5 @@ pub(crate) fn add_aggregate(key: &AggregateKey, bytes: u64, duration_ns: u64) ->
         return true;
     }
     let first = AggregateValue { count: 1, bytes, duration_ns, max_ns: duration_ns };
-    let is_in = AGGREGATES.insert(key, &first, 0).is_ok();
-    count(Counter::AggregateNew, u64::from(is_in));
-    is_in
+    AGGREGATES.insert(key, &first, 0).is_ok()
 }

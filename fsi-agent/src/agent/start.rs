@@ -119,7 +119,6 @@ pub(super) fn watcher(path: &Path, config: Config) -> Result<Watcher, AgentError
         hangups: 0,
         reloads: [0; 2],
         ring_records: 0,
-        keys_taken: 0,
         complaints: std::collections::BTreeSet::new(),
         before: super::before::Before::default(),
     })

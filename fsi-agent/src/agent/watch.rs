@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use fsi_common::aggregate::{AGGREGATES, AggregateKey, AggregateValue};
+use fsi_common::aggregate::{AggregateKey, AggregateValue};
 use fsi_common::loss::Counter;
 
 use super::AgentError;
@@ -43,8 +43,6 @@ use crate::telemetry::serve::{Condition, MetricsServer};
 const MESSAGES: usize = 64;
 /// A ring of the usual size holds no more records than so many times what is drained at once.
 const MOST_DRAINS: usize = 8;
-/// So many keys that are new in the kernel's map are a reason to take out what has ended before its time.
-const NEW_KEYS: u64 = AGGREGATES as u64 / 8;
 /// Longest time for what is in the ring at the end.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
 
@@ -78,8 +76,6 @@ pub(super) struct Watcher {
     pub(super) hangups: u32,
     pub(super) reloads: [u64; 2],
     pub(super) ring_records: u64,
-    /// Keys that were new in the kernel's map when what had ended was last taken out of it.
-    pub(super) keys_taken: u64,
     /// What went wrong the last time.
     pub(super) complaints: BTreeSet<&'static str>,
     /// Collectors that a reload replaced.
@@ -194,8 +190,6 @@ impl Watcher {
             self.pipeline.tick(now_ns, &mut self.taps);
             self.numbers.tick(now_ns);
             self.cost.tick(&self.probe, now_ns);
-            let made = self.make_room(now_ns);
-            self.complain("look how full the kernel's map is", made);
         }
         if self.chores.sweep.is_due(now_ns) {
             let swept = self.probe.sweep();
@@ -239,16 +233,6 @@ impl Watcher {
             }
             Some(_) | None => Condition::Well("the probes are attached".to_owned()),
         }
-    }
-
-    /// Many short containers fill the map sooner than it is looked through.
-    fn make_room(&mut self, now_ns: u64) -> Result<(), ProbeError> {
-        let keys = self.probe.counter(Counter::AggregateNew)?;
-        if keys < self.keys_taken + NEW_KEYS {
-            return Ok(());
-        }
-        self.keys_taken = keys;
-        self.take_ended(now_ns)
     }
 
     /// Takes the numbers of cgroups that are gone out of the kernel, where there is only so much room.
