@@ -42,7 +42,10 @@ const MAX_ASKS: usize = 64;
 
 /// Where the agent logs to from here on: stderr.
 pub(super) fn log(log: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_none| EnvFilter::new(log.level.name()));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_none| {
+        // What went wrong with a watch is said by who watches.
+        EnvFilter::new(format!("{},kube_runtime=error", log.level.name()))
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match log.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff as _;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Config};
 use tokio::sync::mpsc::Receiver;
@@ -106,6 +106,10 @@ impl LiveLink {
             }
         }
         self.change(|link| {
+            // Said again when it is another error, or was over meanwhile.
+            if link.connected_since_ns.is_some() || link.last_error.as_ref() != Some(&sentence) {
+                tracing::warn!(error = sentence, "the Kubernetes API does not answer as it should; it is asked again");
+            }
             link.connected_since_ns = None;
             link.last_error = Some(sentence);
         });
@@ -180,8 +184,13 @@ async fn client(config: &Kubernetes, link: &LiveLink, counters: &Counters) -> Cl
                 link.failed(&*error);
             }
         }
-        tokio::time::sleep(pauses.next().unwrap_or(CONNECT_TIMEOUT)).await;
+        pause(&mut pauses).await;
     }
+}
+
+/// Longer from error to error. (The pauses of a `watcher` itself begin anew with each list that it asks for, refused or not.)
+async fn pause(pauses: &mut DefaultBackoff) {
+    tokio::time::sleep(pauses.next().unwrap_or(CONNECT_TIMEOUT)).await;
 }
 
 async fn try_client(config: &Kubernetes, link: &LiveLink) -> Result<Client, Box<dyn Error + Send + Sync>> {
@@ -210,7 +219,8 @@ async fn watch_pods(config: &Kubernetes, link: &LiveLink, learns: &Learns) {
     let client = client(config, link, &learns.counters).await;
     let api = Api::<PodObject>::all_with(client, &objects::resource("Pod", "pods"));
     let of_node = watcher::Config::default().any_semantic().fields(&format!("spec.nodeName={}", config.node));
-    let mut events = pin!(watcher(api, of_node).default_backoff());
+    let mut events = pin!(watcher(api, of_node));
+    let mut pauses = DefaultBackoff::default();
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
@@ -219,10 +229,14 @@ async fn watch_pods(config: &Kubernetes, link: &LiveLink, learns: &Learns) {
             Ok(Event::InitDone) => {
                 learns.pods.retain(&std::mem::take(&mut listed));
                 link.change(|link| link.listed = true);
+                pauses.reset();
             }
             Ok(Event::Apply(object)) => drop(apply_pod(object, learns)),
             Ok(Event::Delete(object)) => learns.pods.end(&object.metadata.uid.unwrap_or_default()),
-            Err(error) => refused(&error, link, &learns.counters),
+            Err(error) => {
+                refused(&error, link, &learns.counters);
+                pause(&mut pauses).await;
+            }
         }
     }
 }
@@ -240,7 +254,8 @@ fn apply_pod(object: PodObject, learns: &Learns) -> Option<Arc<str>> {
 async fn watch_namespaces(config: &Kubernetes, link: &LiveLink, learns: &Learns) {
     let client = client(config, link, &learns.counters).await;
     let of_all = watcher::Config::default().any_semantic();
-    let mut events = pin!(watcher(Api::<PartialObjectMeta<Namespace>>::all(client), of_all).default_backoff());
+    let mut events = pin!(watcher(Api::<PartialObjectMeta<Namespace>>::all(client), of_all));
+    let mut pauses = DefaultBackoff::default();
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
@@ -249,12 +264,16 @@ async fn watch_namespaces(config: &Kubernetes, link: &LiveLink, learns: &Learns)
             Ok(Event::InitDone) => {
                 learns.pods.retain_namespaces(&std::mem::take(&mut listed));
                 link.change(|link| link.listed = true);
+                pauses.reset();
             }
             Ok(Event::Apply(object)) => drop(apply_namespace(object, learns)),
             Ok(Event::Delete(object)) => {
                 learns.pods.apply_namespace(&object.metadata.name.unwrap_or_default(), Default::default());
             }
-            Err(error) => refused(&error, link, &learns.counters),
+            Err(error) => {
+                refused(&error, link, &learns.counters);
+                pause(&mut pauses).await;
+            }
         }
     }
 }

@@ -264,6 +264,17 @@ fn what_makes_no_sense_is_counted_and_tried_again() {
 }
 
 #[test]
+fn an_api_that_refuses_is_asked_less_and_less() {
+    let refusal = json!({ "kind": "Status", "status": "Failure", "message": "pods is forbidden", "code": 403 });
+    let api = Api::start(vec![Answer::Whole(403, refusal.to_string())], Vec::new());
+    let client = api.client();
+    // Pauses of at least 0.8, 1.6, 3.2 and 6.4 s; of the first alone there would be five in this time, and more.
+    thread::sleep(Duration::from_secs(9));
+    let lists = api.seen().iter().filter(|target| target.contains("/pods")).count();
+    assert!((2..=4).contains(&lists), "{lists} in 9 s: {:?}", client.status().pods);
+}
+
+#[test]
 fn an_api_that_is_away_says_so_and_does_not_hold_up_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let client = Client::start(&folder.path().join("missing"));
