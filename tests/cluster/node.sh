@@ -55,7 +55,7 @@ END
 containerd -c "$me/containerd.toml" > "$me/containerd.log" 2>&1 &
 until_true 30 ctr version
 # Those of the kubelet's first pods come first.
-[ -e "$me/imported" ] || (ctr -n k8s.io images import "$IMAGES/pause.tar" && for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done && touch "$me/imported") &
+[ -e "$me/imported" ] || (ctr -n k8s.io images import "$IMAGES"/*pause*.tar && for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done && touch "$me/imported") &
 
 cat > "$me/kubelet.yaml" <<END
 apiVersion: kubelet.config.k8s.io/v1beta1

@@ -100,7 +100,7 @@ fn on_own_cluster(workspace: &Workspace, options: &Options, wanted: &[&Case], ta
     });
     match started {
         Ok(cluster) => {
-            let setting = Setting::ours(cluster.kubectl(), workspace);
+            let setting = Setting::ours(workspace, &cluster);
             run_cases(&setting, wanted, tally);
             if options.keep {
                 cluster.explain();

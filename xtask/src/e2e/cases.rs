@@ -2,6 +2,7 @@
 
 mod backends;
 mod chart;
+mod docs;
 mod ends;
 mod faults;
 mod many;
@@ -17,7 +18,8 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use xtask::workspace::Workspace;
 
-use super::images;
+use super::cluster::Cluster;
+use super::images::BUSYBOX;
 use super::kubectl::{Kubectl, eventually};
 use crate::setup::HELM;
 
@@ -75,6 +77,7 @@ pub(super) const ALL: &[Case] = &[
     ends::BOTH_KILLED,
     ends::upgrade::UPGRADED,
     ends::restart::NODE_RESTARTED,
+    docs::WALKED,
 ];
 
 /// The cluster, and what is known of it.
@@ -83,34 +86,36 @@ pub(super) struct Setting {
     pub(super) kubectl: Kubectl,
     /// Of a cluster of ours.
     ours: Option<Ours>,
-    /// A busybox.
-    image: &'static str,
 }
 
 #[derive(Debug)]
 struct Ours {
-    helm: PathBuf,
-    chart: PathBuf,
-    snapshots: PathBuf,
-    /// Of the cluster.
-    scripts: PathBuf,
-    images: PathBuf,
+    workspace: Workspace,
+    cluster: Cluster,
 }
 
 impl Setting {
-    pub(super) fn ours(kubectl: Kubectl, workspace: &Workspace) -> Self {
-        let ours = Ours {
-            helm: HELM.program(workspace),
-            chart: workspace.path("helm/fsi"),
-            snapshots: workspace.path("tests/cluster/snapshots"),
-            scripts: workspace.path("tests/cluster"),
-            images: images::folder(workspace),
-        };
-        Self { kubectl, ours: Some(ours), image: "localhost/busybox:1" }
+    pub(super) fn ours(workspace: &Workspace, cluster: &Cluster) -> Self {
+        let ours = Ours { workspace: workspace.clone(), cluster: cluster.clone() };
+        Self { kubectl: cluster.kubectl(), ours: Some(ours) }
     }
 
     pub(super) fn theirs(kubectl: Kubectl) -> Self {
-        Self { kubectl, ours: None, image: "busybox:1.36" }
+        Self { kubectl, ours: None }
+    }
+
+    fn own(&self) -> Result<&Ours> {
+        self.ours.as_ref().context("no cluster of its own")
+    }
+}
+
+impl Ours {
+    fn helm(&self) -> PathBuf {
+        HELM.program(&self.workspace)
+    }
+
+    fn chart(&self) -> PathBuf {
+        self.workspace.path("helm/fsi")
     }
 }
 
@@ -177,7 +182,7 @@ impl Place<'_> {
     /// `more` what its specification has besides.
     fn pod(&self, name: &str, script: &str, volume: &str, more: &str) -> Result<()> {
         let script = serde_json::to_string(script).context("quote a script")?;
-        let image = self.setting.image;
+        let image = BUSYBOX;
         self.kubectl().apply(&format!(
             "
 apiVersion: v1
@@ -200,7 +205,7 @@ spec:
 
     /// A pod that does nothing, with two claims at /one and /two.
     fn pod_with_two(&self, name: &str, [one, two]: [&str; 2]) -> Result<()> {
-        let image = self.setting.image;
+        let image = BUSYBOX;
         self.kubectl().apply(&format!(
             "
 apiVersion: v1

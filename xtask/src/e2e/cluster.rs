@@ -11,10 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use xtask::tools;
 use xtask::workspace::Workspace;
 
 use super::kubectl::Kubectl;
-use crate::setup::KUBE;
+use crate::setup::{HELM, HELMFILE, KUBE};
 
 /// Of all processes of a cluster, in every hierarchy.
 pub(super) const CGROUP: &str = "fsi-e2e";
@@ -30,7 +31,7 @@ pub(super) fn work() -> PathBuf {
 }
 
 /// A running one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Cluster {
     work: PathBuf,
     pid: String,
@@ -76,7 +77,7 @@ impl Cluster {
         let pid = fs::read_to_string(work.join("pid")).context("read the cluster's pid")?.trim().to_owned();
         println!("  two nodes are ready in {:.0} s", start.elapsed().as_secs_f64());
         let cluster = Self { work, pid };
-        cluster.write_entrance()?;
+        cluster.write_entrance(workspace)?;
         Ok(cluster)
     }
 
@@ -95,33 +96,55 @@ impl Cluster {
         Kubectl::through(command, &self.kubeconfig())
     }
 
-    /// A program that opens a shell in which kubectl just works.
-    fn write_entrance(&self) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
+    /// A program that opens a shell in which kubectl, helm and ctr just work.
+    fn write_entrance(&self, workspace: &Workspace) -> Result<()> {
         let (work, pid) = (self.work.display(), &self.pid);
-        let script = format!(
-            r#"#!/bin/sh
-# A shell, or a command, in the network of the cluster.
-export KUBECONFIG={work}/admin.conf PATH={work}/bin:$PATH
-[ $# -gt 0 ] || set -- "${{SHELL:-/bin/sh}}"
-exec nsenter --net --target {pid} -- "$@"
-"#
+        // What is for a person alone: the nodes have a ctr of their own.
+        let tools = self.work.join("tools");
+        fs::create_dir_all(&tools).with_context(|| format!("create {}", tools.display()))?;
+        for (name, tool) in [("helm", HELM), ("helmfile", HELMFILE)] {
+            symlink(tool.program(workspace), tools.join(name)).with_context(|| format!("link {name}"))?;
+        }
+        let ctr = tools::on_path("ctr").context("no ctr")?;
+        let on_each_node = format!(
+            r#"# ctr, on one node after the other.
+for pid in {work}/node-*/pid; do
+    nsenter --mount --wd="$PWD" --target "$(cat "$pid")" {} "$@" || exit
+done"#,
+            ctr.display()
         );
-        let path = self.work.join("enter");
-        fs::write(&path, script)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .context("write the entrance")
+        script(&tools.join("ctr"), &on_each_node)?;
+        let enter = format!(
+            r#"# A shell, or a command, in the network of the cluster.
+export KUBECONFIG={work}/admin.conf PATH={work}/tools:{work}/bin:$PATH
+export HELM_CACHE_HOME={work}/helm HELM_CONFIG_HOME={work}/helm HELM_DATA_HOME={work}/helm
+[ $# -gt 0 ] || set -- "${{SHELL:-/bin/sh}}"
+exec nsenter --net --target {pid} -- "$@""#
+        );
+        script(&entrance(), &enter)
     }
 
     pub(super) fn explain(&self) {
         let work = self.work.display();
         println!("\nThe cluster goes on. Its API server is in a network of its own:");
         println!(
-            "  {work}/enter                        # a shell in it, with KUBECONFIG={work}/admin.conf and kubectl"
+            "  {work}/enter                        # a shell in it, with KUBECONFIG={work}/admin.conf, kubectl and helm"
         );
         println!("  {work}/enter kubectl get pods -A    # or one command");
         println!("  cargo xtask e2e --down                    # ends it and leaves nothing");
     }
+}
+
+/// What a command of a person is started with.
+pub(super) fn entrance() -> PathBuf {
+    work().join("enter")
+}
+
+fn script(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, format!("#!/bin/sh\n{text}\n"))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// Ends every process of a cluster and removes what it kept; whether there was one.

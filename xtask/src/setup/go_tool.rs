@@ -14,8 +14,8 @@ use super::install::{build_into, partial};
 /// One of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct GoTool {
-    name: &'static str,
-    version: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
     source: Source,
     package: &'static str,
     /// What the linker is told besides to leave out the symbols.

@@ -48,7 +48,7 @@ pub(super) fn jaeger(kubectl: &Kubectl, operation: &str, tags: &[(&str, &str)]) 
         tags.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
     let tags = Value::Object(tags).to_string();
     let path = format!(
-        "/api/v1/namespaces/observability/services/jaeger-query:16686/proxy/api/traces?service=fsi&limit=20&operation={operation}&tags={}",
+        "/api/v1/namespaces/observability/services/jaeger:16686/proxy/api/traces?service=fsi&limit=20&operation={operation}&tags={}",
         escaped(&tags)
     );
     let mut answer: Value = serde_json::from_str(&kubectl.raw(&path)?).context("read Jaeger's JSON")?;

@@ -38,7 +38,8 @@ const RENDERED: [(&str, &[&str], bool); 3] = [
 ];
 
 fn snapshots(place: &Place<'_>) -> Result<()> {
-    let Some(ours) = &place.setting.ours else { bail!("no chart here") };
+    let ours = place.setting.own()?;
+    let snapshots = ours.workspace.path("tests/cluster/snapshots");
     helm(ours, &["lint", "--strict", "--kube-version", "1.34.4"], &[])?;
     let mut others = Vec::new();
     for (name, values, is_complete) in RENDERED {
@@ -48,9 +49,9 @@ fn snapshots(place: &Place<'_>) -> Result<()> {
         if is_complete {
             place.kubectl().validate(&text).with_context(|| format!("the API server on {name}"))?;
         }
-        let path = ours.snapshots.join(format!("{name}.yaml"));
+        let path = snapshots.join(format!("{name}.yaml"));
         if std::env::var_os(UPDATE).is_some() {
-            fs::create_dir_all(&ours.snapshots).and_then(|()| fs::write(&path, &text)).context("write a snapshot")?;
+            fs::create_dir_all(&snapshots).and_then(|()| fs::write(&path, &text)).context("write a snapshot")?;
         } else if fs::read_to_string(&path).unwrap_or_default() != text {
             others.push(path.display().to_string());
         }
@@ -66,8 +67,8 @@ fn snapshots(place: &Place<'_>) -> Result<()> {
 }
 
 fn helm(ours: &Ours, arguments: &[&str], values: &[&str]) -> Result<String> {
-    let mut command = Command::new(&ours.helm);
-    command.args(arguments).arg(&ours.chart);
+    let mut command = Command::new(ours.helm());
+    command.args(arguments).arg(ours.chart());
     for value in values {
         command.args(["--set", value]);
     }

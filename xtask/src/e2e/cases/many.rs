@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::super::images::BUSYBOX;
 use super::super::kubectl::eventually;
 use super::nodes::Traces;
 use super::{Case, Place, Takes};
@@ -49,7 +50,7 @@ fn at_once(place: &Place<'_>) -> Result<()> {
 
 /// Every other one has a claim, the others an inline volume.
 fn manifest(place: &Place<'_>, class: &str, number: usize) -> String {
-    let (namespace, image) = (place.namespace.as_str(), place.setting.image);
+    let (namespace, image) = (place.namespace.as_str(), BUSYBOX);
     let name = format!("many-{number}");
     let (claim, volume) = if number.is_multiple_of(2) {
         let claim = format!(

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::super::cluster::work;
+use super::super::images::BUSYBOX;
 use super::super::kubectl::eventually;
 use super::backends::{agent_metrics, jaeger, sum, tag};
 use super::{Case, Place, Takes};
@@ -79,7 +80,7 @@ spec:
           csi: {{ driver: interposer.fsi.dev, volumeAttributes: {{ persistentVolumeClaimName: shared, faults: \"write=2ms\" }} }}
 ",
         namespace = place.namespace,
-        image = place.setting.image,
+        image = BUSYBOX,
     ))?;
     for (pod, other) in [("app-0", "app-1"), ("app-1", "app-0")] {
         eventually(20, "the pod is made", || place.run(&["get", "pod", pod]))?;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::super::super::cluster::work;
+use super::super::super::images;
 use super::super::super::kubectl::eventually;
 use super::super::{Case, Place, Takes};
 use super::{CLAIM, restarts_in};
@@ -55,12 +56,18 @@ fn is_interposed(place: &Place<'_>, starts: u32) -> Result<()> {
 }
 
 fn restart(place: &Place<'_>, node: &str) -> Result<()> {
-    let ours = place.setting.ours.as_ref().context("no cluster of its own")?;
+    let ours = place.setting.own()?;
     let pid = fs::read_to_string(work().join("pid")).context("read the cluster's pid")?;
     let number = node.strip_prefix("node-").context("a node of ours")?;
     let mut command = Command::new("nsenter");
-    command.args(["--net", "--mount", "--target", pid.trim(), "--"]).arg(ours.scripts.join("restart.sh"));
-    command.env("WORK", work()).env("BIN", work().join("bin")).env("IMAGES", &ours.images).env("N", number);
+    command
+        .args(["--net", "--mount", "--target", pid.trim(), "--"])
+        .arg(ours.workspace.path("tests/cluster/restart.sh"));
+    command
+        .env("WORK", work())
+        .env("BIN", work().join("bin"))
+        .env("IMAGES", images::folder(&ours.workspace))
+        .env("N", number);
     // Of the nodes, of which each has routes to the others.
     command.env("NODES", super::super::super::cluster::NODES);
     let output = command.output().context("start nsenter")?;

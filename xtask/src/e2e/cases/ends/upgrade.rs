@@ -35,7 +35,7 @@ fn upgraded(place: &Place<'_>) -> Result<()> {
     place.ready("writer")?;
     let node = place.node_of("writer")?;
     let before = layouts(place, &node, 1)?;
-    let chart = place.setting.ours.as_ref().context("no cluster of its own")?.chart.display().to_string();
+    let chart = place.setting.own()?.chart().display().to_string();
     helm(place, &["upgrade", "fsi", &chart, "--reset-then-reuse-values", "--set", "image.tag=other"])?;
     still_writes(place)?;
     println!("  upgraded: a pause of {} ms", pause(place)?);
@@ -61,9 +61,9 @@ fn upgraded(place: &Place<'_>) -> Result<()> {
 
 /// Runs Helm on the release, and waits until its pods are ready.
 fn helm(place: &Place<'_>, arguments: &[&str]) -> Result<()> {
-    let ours = place.setting.ours.as_ref().context("no cluster of its own")?;
+    let ours = place.setting.own()?;
     let mut command = Command::new(work().join("enter"));
-    command.arg(&ours.helm).args(arguments).args(["--namespace", "fsi", "--wait", "--timeout", "120s"]);
+    command.arg(ours.helm()).args(arguments).args(["--namespace", "fsi", "--wait", "--timeout", "120s"]);
     install::keep_in_cluster(&mut command);
     let output = command.output().context("start Helm")?;
     ensure!(
