@@ -55,6 +55,8 @@ pub struct MountInfo {
     pub source: PathBuf,
     /// Where it has a name.
     pub volume: Option<String>,
+    /// Whose the volume is; a server of an earlier version does not say.
+    pub namespace: Option<String>,
     pub server_pid: u32,
     pub version: String,
     /// Servers started so far, this one included.

@@ -139,9 +139,15 @@ pub struct Interposed {
     pub throttle_ns: u64,
     /// Time in the backing file system.
     pub backing_ns: u64,
-    /// The volume, where it has a name.
-    pub volume: Option<Arc<str>>,
+    pub volume: MountedVolume,
     pub faults: Vec<FaultEntry>,
+}
+
+/// The volume that a mount shows, as far as its server was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountedVolume {
+    pub name: Option<Arc<str>>,
+    pub namespace: Option<Arc<str>>,
 }
 
 /// Takes finished spans. Called on the pipeline's thread: it must not block.

@@ -149,17 +149,18 @@ impl PoolController {
         let range = request.capacity_range.ok_or(CallError::Missing("capacity range"))?;
         let bytes = Range::read(Some(&range))?.bytes()?.ok_or(CallError::Missing("size"))?;
         let driver = &self.0;
-        let guard = driver.locks.hold(id.as_str())?;
+        let _guard = driver.locks.hold(id.as_str())?;
         let pool = driver.mounting.pool.clone();
-        bounded::work("expanding the volume", LIMIT, guard, move || {
-            let capacity = pool.get(&id)?.bytes.unwrap_or(0).max(bytes);
-            if range.limit_bytes > 0 && as_sent(capacity) > range.limit_bytes {
-                return Err(CallError::Shrink { capacity, limit: range.limit_bytes });
-            }
-            // The node does it, for there are the servers that have to know.
-            Ok(ControllerExpandVolumeResponse { capacity_bytes: as_sent(capacity), node_expansion_required: true })
-        })
-        .await
+        let volume = bounded::work("looking for the volume", LIMIT, (), move || pool.get(&id)).await?;
+        let capacity = volume.bytes.unwrap_or(0).max(bytes);
+        if range.limit_bytes > 0 && as_sent(capacity) > range.limit_bytes {
+            return Err(CallError::Shrink { capacity, limit: range.limit_bytes });
+        }
+        if let Some(backing) = volume.backing {
+            backing.grow(&driver.kubernetes, capacity).await?;
+        }
+        // The node does the rest, for there are the servers that have to know.
+        Ok(ControllerExpandVolumeResponse { capacity_bytes: as_sent(capacity), node_expansion_required: true })
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::OfTheClaim => "csi.storage.k8s.io/pvc/namespace",
             Self::OfThePod => "csi.storage.k8s.io/pod.namespace",

@@ -34,8 +34,6 @@ pub enum CallError {
     NoSnapshots,
     #[error("a volume of source `storageClass:NAME` is no clone; clone a claim of that class, and wrap it")]
     NoClonesOfClaims,
-    #[error("a volume of source `storageClass:NAME` does not grow")]
-    NoGrowth,
     #[error("volume `{id}` exists already, with another {what}")]
     Other { id: String, what: &'static str },
     #[error("volume `{0}` is being deleted")]
@@ -102,7 +100,6 @@ impl CallError {
             | Self::BadId(_)
             | Self::NoSnapshots
             | Self::NoClonesOfClaims
-            | Self::NoGrowth
             | Self::ImpossibleRange { .. } => Code::InvalidArgument,
             Self::NoVolume(_) | Self::NoCloneSource(_) | Self::NotThere { .. } => Code::NotFound,
             Self::Other { .. } => Code::AlreadyExists,

@@ -4,6 +4,7 @@
 //! is behind the claim. It belongs to the pod that asked for it, so that it goes with it even when nobody is left to remove it.
 
 pub mod backing;
+mod growth;
 mod manifest;
 
 use std::path::PathBuf;
@@ -46,6 +47,13 @@ pub enum HolderError {
     Block { namespace: String, claim: String },
     #[error("claim `{namespace}/{claim}` is not at hand on this node: pod `{holder}`, which holds it, {why}")]
     Waits { namespace: String, claim: String, holder: String, why: String },
+    #[error("claim `{namespace}/{claim}`, which is behind the volume, may not grow: {sentence}")]
+    NoGrowth { namespace: String, claim: String, sentence: String },
+    #[error(
+        "claim `{namespace}/{claim}`, which is behind the volume, has {has} of {wanted} bytes yet; it is asked again later, and its events say \
+         what it waits for"
+    )]
+    Grows { namespace: String, claim: String, has: u64, wanted: u64 },
     #[error("which image the holder of a claim has is not known: {0}")]
     NoImage(String),
     #[error("make an object for the API: {0}")]
@@ -61,8 +69,18 @@ impl HolderError {
     #[must_use]
     pub const fn is_the_users(&self) -> bool {
         match self {
-            Self::NoKubernetes(_) | Self::NoPod | Self::NoOwner | Self::NoClaim { .. } | Self::Block { .. } => true,
-            Self::Waits { .. } | Self::NoImage(_) | Self::Object(_) | Self::Api { .. } | Self::Late { .. } => false,
+            Self::NoKubernetes(_)
+            | Self::NoPod
+            | Self::NoOwner
+            | Self::NoClaim { .. }
+            | Self::Block { .. }
+            | Self::NoGrowth { .. } => true,
+            Self::Waits { .. }
+            | Self::Grows { .. }
+            | Self::NoImage(_)
+            | Self::Object(_)
+            | Self::Api { .. }
+            | Self::Late { .. } => false,
         }
     }
 }

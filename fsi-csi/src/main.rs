@@ -86,6 +86,9 @@ struct ControllerOptions {
     /// Serve /metrics and /healthz here
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// Ask nothing of a Kubernetes API: claims behind volumes do not grow with them
+    #[arg(long)]
+    no_kubernetes: bool,
 }
 
 fn main() -> ExitCode {

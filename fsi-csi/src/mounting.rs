@@ -36,6 +36,8 @@ pub struct Wanted {
     pub data: PathBuf,
     /// What spans and metrics call it.
     pub called: String,
+    /// Whose it is, for them.
+    pub namespace: Option<String>,
     /// None: as it is, by a bind mount.
     pub rules: Option<String>,
     pub group: Option<u32>,
@@ -229,7 +231,8 @@ impl Mounting {
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
             None => mounts::bind(&wanted.data, place),
             Some(rules) => {
-                let shows = Shows { source: &wanted.data, place, called: Some(&wanted.called) };
+                let namespace = wanted.namespace.as_deref();
+                let shows = Shows { source: &wanted.data, place, called: Some(&wanted.called), namespace };
                 Ok(self.servers.start(&shows, rules)?)
             }
         });
@@ -254,6 +257,7 @@ impl Mounting {
             place: place.to_owned(),
             data: wanted.data.clone(),
             called: Some(wanted.called.clone()),
+            namespace: wanted.namespace.clone(),
             purpose,
             interposed: wanted.rules.is_some(),
             pod: wanted.pod.clone(),

@@ -138,7 +138,7 @@ impl Parameters {
         let whole = parse::parse(&text).map_err(|problems| self.beside(base, &problems))?;
         let Some(bytes) = bytes.filter(|_| whole.capacity.is_none()) else { return Ok(Some(text)) };
         let with_capacity = document::joined(Some(&text), &[&format!("capacity: {bytes}")]);
-        // The older JSON has no place for a capacity.
+        // A text that takes no more keys goes without.
         Ok(Some(if parse::parse(&with_capacity).is_ok() { with_capacity } else { text }))
     }
 
@@ -159,7 +159,7 @@ impl Parameters {
         match (base, self.lines.first()) {
             (Some(_), Some((name, _))) => {
                 let why =
-                    "the text has no place for it; write it into the rules (the older JSON takes nothing beside it)";
+                    "the text has no place for it; write it into the rules (the older JSON takes a `capacity` alone)";
                 ParameterError::Contradiction { first: self.rules_name(), second: name, why }
             }
             _ => self.wrong(problems),

@@ -44,6 +44,9 @@ pub struct Record {
     /// What spans and metrics call the volume; none where an earlier version made the note.
     #[serde(default)]
     pub called: Option<String>,
+    /// The namespace of the claim or the pod, where it is known.
+    #[serde(default)]
+    pub namespace: Option<String>,
     pub purpose: Purpose,
     /// Whether a server is behind it.
     pub interposed: bool,
@@ -141,6 +144,7 @@ mod tests {
             place: place.clone(),
             data: PathBuf::from("/pool/v"),
             called: Some("data".to_owned()),
+            namespace: Some("shop".to_owned()),
             purpose: Purpose::Publish,
             interposed: true,
             pod,

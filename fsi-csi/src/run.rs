@@ -68,10 +68,7 @@ async fn node(options: NodeOptions) -> Result<()> {
     let socket = socket::path(&options.endpoint)?;
     let metrics = Arc::new(Metrics::new()?);
     let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
-    let kubernetes = match options.no_kubernetes {
-        true => Kubernetes::none(),
-        false => Kubernetes::found().await.context("find the Kubernetes API (--no-kubernetes goes without)")?,
-    };
+    let kubernetes = kubernetes(options.no_kubernetes).await?;
     let pool = Pool::open(&options.pool)?;
     let reach = if options.pool_shared { Reach::Everywhere } else { Reach::Node };
     let identity = Identified { needs: Some(pool.root().to_owned()), constrained: reach == Reach::Node };
@@ -129,14 +126,22 @@ async fn controller(options: ControllerOptions) -> Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
     let identity = Identified { needs: None, constrained: true };
+    let controller = RemoteController { metrics, kubernetes: kubernetes(options.no_kubernetes).await? };
     let services = || {
         Server::builder()
             .add_service(IdentityServer::new(identity.clone()))
-            .add_service(ControllerServer::new(RemoteController(Arc::clone(&metrics))))
+            .add_service(ControllerServer::new(controller.clone()))
     };
     tracing::info!(socket = %socket.display(), "serving");
     socket::serve(&socket, services, over()?.shared()).await?;
     Ok(())
+}
+
+async fn kubernetes(is_none: bool) -> Result<Kubernetes> {
+    match is_none {
+        true => Ok(Kubernetes::none()),
+        false => Kubernetes::found().await.context("find the Kubernetes API (--no-kubernetes goes without)"),
+    }
 }
 
 fn pages(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<MetricsServer> {

@@ -79,13 +79,16 @@ pub struct Shows<'a> {
     pub place: &'a Path,
     /// What spans and metrics call it.
     pub called: Option<&'a str>,
+    /// The namespace that they say it is in.
+    pub namespace: Option<&'a str>,
 }
 
 impl<'a> Shows<'a> {
     /// As it was noted.
     #[must_use]
     pub fn of_record(record: &'a Record) -> Self {
-        Self { source: &record.data, place: &record.place, called: record.called.as_deref() }
+        let Record { data, place, called, namespace, .. } = record;
+        Self { source: data, place, called: called.as_deref(), namespace: namespace.as_deref() }
     }
 }
 
@@ -136,13 +139,14 @@ impl Servers {
     }
 
     fn recipe(&self, shows: &Shows<'_>) -> Recipe {
-        let Shows { source, place, called } = *shows;
+        let Shows { source, place, called, namespace } = *shows;
         Recipe {
             run_dir: self.run_dir.clone(),
             id: place.display().to_string(),
             source: source.to_owned(),
             place: place.to_owned(),
             called: called.map(str::to_owned),
+            namespace: namespace.map(str::to_owned),
             rules: self.rules_file(place),
             log: self.log_file(place),
         }
@@ -153,7 +157,7 @@ impl Servers {
     /// # Errors
     /// When it does not.
     pub fn start(&self, shows: &Shows<'_>, rules: &str) -> Result<(), ServerError> {
-        let Shows { source, place, called } = *shows;
+        let Shows { source, place, called, namespace } = *shows;
         let rules_file = self.rules_file(place);
         write(&rules_file, rules)?;
         if let Some(kept) = &self.kept {
@@ -167,6 +171,7 @@ impl Servers {
             .arg("--log")
             .arg(self.log_file(place))
             .args(called.into_iter().flat_map(|name| ["--volume", name]))
+            .args(namespace.into_iter().flat_map(|name| ["--namespace", name]))
             .args([source, place])
             .current_dir("/")
             .env("FSI_RUN_DIR", &self.run_dir)

@@ -16,6 +16,8 @@ const PROMETHEUS: [&str; 2] = ["instance", "job"];
 const LE: &str = "le";
 /// Prometheus's own metric: whether a target answers.
 const UP: &str = "up";
+/// Gauges of the CSI driver, which has a catalogue of its own and gives them no labels.
+const DRIVER: [&str; 3] = ["fsi_csi_interposers", "fsi_csi_unserved", "fsi_csi_programs"];
 /// The kernel's largest errno that has a name.
 const MAX_ERRNO: u16 = 133;
 
@@ -93,7 +95,8 @@ impl Query {
     fn selector(&mut self, selector: &VectorSelector) -> Result<Labels, String> {
         let name = selector.name.as_deref().ok_or("a selector without a metric")?;
         let mut labels: Labels = PROMETHEUS.map(str::to_owned).into();
-        if name != UP {
+        let is_of_driver = DRIVER.contains(&name) && fsi_csi::metrics::NAMES.contains(&name);
+        if name != UP && !is_of_driver {
             let (metric, is_bucket) = metric(name).ok_or_else(|| format!("no metric is called {name}"))?;
             labels.extend(metric.labels.iter().map(|label| (*label).to_owned()));
             labels.extend(is_bucket.then(|| LE.to_owned()));

@@ -39,9 +39,13 @@ fn quiet(rest: &str) -> Agent {
 }
 
 fn reports_to(agent: &Agent, rules: &str) -> Mounted {
+    reports_with(agent, rules, &[])
+}
+
+fn reports_with(agent: &Agent, rules: &str, options: &[&str]) -> Mounted {
     let before = agent.metrics().total("fsi_mounts");
-    let mounted =
-        Mount::with_rules(rules).option("--volume").option(VOLUME).logged().run_in(agent.run_directory()).mount();
+    let mount = Mount::with_rules(rules).option("--volume").option(VOLUME).logged().run_in(agent.run_directory());
+    let mounted = options.iter().fold(mount, |mount, option| mount.option(option)).mount();
     eventually("the mount reports to the agent", || agent.metrics().total("fsi_mounts") == before + 1);
     mounted
 }
@@ -211,5 +215,44 @@ fn who_wants_no_spans_gets_none_of_a_fault_either() {
         let (spans, _text) = collector.received();
         let told: Vec<_> = faulty(&spans).into_iter().map(Span::path).collect();
         assert_eq!(told, [target.join("bad-outside").to_str().expect("a plain path")], "{level}");
+    }
+}
+
+#[test]
+fn volumes_of_one_name_in_two_namespaces_are_told_apart() {
+    if !has(&[Need::Probes, Need::Mounts]) {
+        return;
+    }
+    let Some(program) = program() else { return skip("no collector; `cargo xtask setup` builds one") };
+    let collector = Collector::start(&program);
+    let agent = quiet(&format!("otlp: [ {{ url: 'grpc://127.0.0.1:{}' }} ]\n", collector.grpc));
+    let rules = "version: 1\nrules:\n  - { name: no, match: { ops: [mkdir] }, do: { errno: EIO } }\n";
+    let faults = |namespace: &str| {
+        let labels = [("volume", VOLUME), ("namespace", namespace)];
+        agent.metrics().sum_of("fsi_faults_injected_total", &labels)
+    };
+    let mut told = Vec::new();
+    for (namespace, options, count) in
+        [("shop", &["--namespace", "shop"][..], 1), ("test", &["--namespace", "test"], 2), ("", &[], 3)]
+    {
+        let mounted = reports_with(&agent, rules, options);
+        for number in 0..count {
+            assert!(fs::create_dir(mounted.target().join(number.to_string())).is_err());
+        }
+        eventually("every fault is counted", || faults(namespace) == count);
+        told.extend((0..count).map(|number| (mounted.target().join(number.to_string()), namespace)));
+        drop(mounted);
+        eventually("it is gone", || agent.metrics().total("fsi_mounts") == 0);
+    }
+    assert_eq!(["shop", "test", ""].map(faults), [1, 2, 3], "those of mounts that ended stay");
+    agent.end();
+    let (spans, _text) = collector.received();
+    let told_of = |path: &Path| {
+        let of_path: Vec<_> = faulty(&spans).into_iter().filter(|span| Path::new(span.path()) == path).collect();
+        assert_eq!(of_path.len(), 1, "{}", path.display());
+        of_path[0].attribute("k8s.namespace.name").to_owned()
+    };
+    for (path, namespace) in told {
+        assert_eq!(told_of(&path), namespace);
     }
 }

@@ -3,15 +3,18 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use fsi_csi::holder::backing::Backing;
+use fsi_csi::proto::csi::{CapacityRange, NodeExpandVolumeRequest};
 use fsi_csi::volume_id::VolumeId;
 use fsi_tests::csi::Driver;
 use fsi_tests::csi::api::Api;
+use fsi_tests::csi::controller::Controller;
 use fsi_tests::csi::requests::{FLAKY, errno_of_write, inline_volume};
 use fsi_tests::eventually::eventually;
 use fsi_tests::need::{Need, has};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 
 const FAILS: &str = "version: 1\nrules: [{ match: { ops: write }, do: { errno: ENOSPC } }]\n";
@@ -205,6 +208,81 @@ fn a_claim_of_our_own_is_wrapped_too() {
     driver.nothing_left();
 }
 
+/// A volume of 64 MiB over a claim becomes one of 128 MiB once the claim is.
+fn grows(api: &Api, driver: &Driver, behind: &Value, target: &Path) {
+    let request = NodeExpandVolumeRequest {
+        volume_id: "v".to_owned(),
+        volume_path: target.to_str().expect("a plain path").to_owned(),
+        capacity_range: Some(CapacityRange { required_bytes: 128 << 20, limit_bytes: 0 }),
+        ..NodeExpandVolumeRequest::default()
+    };
+    let name = behind["metadata"]["name"].as_str().expect("a name");
+    let put_size = |size: &str| {
+        let mut claim = behind.clone();
+        claim["status"] = json!({ "capacity": { "storage": size } });
+        api.put("default", "persistentvolumeclaims", name, claim);
+    };
+    let total = || driver.stats("v", target).expect("an answer").usage[0].total;
+    put_size("64Mi");
+    let early = driver.wait_for(driver.node().node_expand_volume(request.clone())).expect_err("too early");
+    assert_eq!(early.code(), Code::Unavailable, "{early:?}");
+    assert!(early.message().contains("has 67108864 of 134217728 bytes yet"), "{early:?}");
+    assert_eq!(total(), 64 << 20);
+    put_size("128Mi");
+    for _ in 0..2 {
+        let done = driver.wait_for(driver.node().node_expand_volume(request.clone())).expect("expanded");
+        assert_eq!(done.into_inner().capacity_bytes, 128 << 20);
+    }
+    assert_eq!(total(), 128 << 20);
+}
+
+#[test]
+fn the_claim_behind_a_volume_grows_with_it() {
+    let api = Api::start();
+    let controller = Controller::in_cluster(&api);
+    let volume = |source: &str| {
+        let csi = json!({ "driver": "interposer.fsi.dev", "volumeHandle": "pvc-1", "volumeAttributes": { "source": source } });
+        let spec = json!({ "csi": csi, "claimRef": { "namespace": "team", "name": "data" } });
+        api.put_volume("pvc-1", "64Mi", spec);
+    };
+    let grow = |mebibytes: i64| controller.expand("pvc-1", mebibytes << 20);
+    volume("directory");
+    assert_eq!(grow(128).expect("nothing is behind it"), (128 << 20, true));
+    volume("storageClass:fast");
+    let missing = grow(128).expect_err("no claim behind");
+    assert_eq!(missing.code(), Code::InvalidArgument, "{missing:?}");
+
+    let Backing { name, .. } = Backing::new(&VolumeId::parse("pvc-1").expect("an id"), "team", "data");
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name, "namespace": "team" },
+        "spec": { "volumeName": "pv-1", "resources": { "requests": { "storage": "64Mi" } } },
+    });
+    api.put("team", "persistentvolumeclaims", &name, claim);
+    api.put_volume("pv-1", "64Mi", json!({}));
+    let asked = || api.objects("team", "persistentvolumeclaims")[0]["spec"]["resources"]["requests"]["storage"].clone();
+    api.refuse_changes(Some("only dynamically provisioned pvc can be resized"));
+    let refused = grow(128).expect_err("the class does not allow it");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!(
+        refused.message().ends_with("may not grow: only dynamically provisioned pvc can be resized"),
+        "{refused:?}"
+    );
+    assert_eq!(asked(), "64Mi");
+
+    api.refuse_changes(None);
+    let early = grow(1 << 20).expect_err("too early");
+    assert_eq!(early.code(), Code::Unavailable, "{early:?}");
+    assert_eq!(asked(), (1_u64 << 40).to_string());
+    let early = grow(128).expect_err("too early");
+    assert_eq!(early.code(), Code::Unavailable, "{early:?}");
+    assert_eq!(asked(), (128 << 20).to_string(), "somebody thought better of it");
+    api.put_volume("pv-1", "1Gi", json!({}));
+    api.refuse_changes(Some("nothing is to be changed any more"));
+    for _ in 0..2 {
+        assert_eq!(grow(128).expect("it has more"), (128 << 20, true));
+    }
+}
+
 #[test]
 fn a_class_wraps_claims_of_another_class() {
     if !has(&[Need::Mounts]) {
@@ -243,6 +321,7 @@ fn a_class_wraps_claims_of_another_class() {
     assert!(errno_of_write(&target).is_some());
     assert!(backing.join("file").exists(), "the files are in the claim behind");
     driver.unpublish("v", &second).expect("unpublished");
+    grows(&api, &driver, &behind, &target);
     assert_eq!(api.objects("default", "pods").len(), 1, "held for the stage");
     assert_eq!(driver.delete("v").expect_err("in use").code(), Code::FailedPrecondition);
     driver.down("v", &target);

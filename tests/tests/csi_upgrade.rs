@@ -117,6 +117,12 @@ fn a_volume_of_which_the_program_is_lost_says_so_and_goes_on_when_it_is_back() {
     let volume = inline_volume("csi-1", SLOW);
     let target = driver.publish(&volume, "pod").expect("published");
     eventually("the server was seen", || driver.metric("fsi_csi_interposers") > 0.0);
+    let names_the_namespace = |driver: &Driver| {
+        let [server, _keeper] = driver.server_and_keeper(&target);
+        let command = fs::read(format!("/proc/{}/cmdline", server.as_raw_nonzero())).expect("it runs");
+        String::from_utf8_lossy(&command).contains("\0--namespace\0default\0")
+    };
+    assert!(names_the_namespace(&driver));
     end_container(&driver, &[&target]);
     fs::remove_dir_all(driver.path("programs")).expect("it was there");
     driver.kill_and_replace(&other.fsi);
@@ -134,6 +140,7 @@ fn a_volume_of_which_the_program_is_lost_says_so_and_goes_on_when_it_is_back() {
         assert_eq!(pod.join().expect("it ends"), None, "the version that made it serves it");
     });
     eventually("it is served", || driver.metric("fsi_csi_unserved") < 0.5);
+    assert!(!names_the_namespace(&driver), "a program of any version can take over");
     driver.unpublish("csi-1", &target).expect("unpublished");
     driver.nothing_left();
 }

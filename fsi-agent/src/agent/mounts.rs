@@ -1,14 +1,13 @@
 //! The mounts of the node as the agent knows them: what they are called, and what they did so far.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use prometheus::proto::MetricFamily;
 
 use crate::fuse::report::OpReport;
 use crate::reports::MountInfo;
 use crate::telemetry::metrics::OTHER;
-use crate::telemetry::metrics::mount::{self, MountCounts};
+use crate::telemetry::metrics::mount::{self, MountCounts, VolumeName};
 
 /// Volumes that are told apart; what is over goes to `other`.
 const MAX_VOLUMES: usize = 1024;
@@ -17,21 +16,22 @@ const MAX_VOLUMES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     /// By their devices, with what they are called.
-    known: BTreeMap<u32, (MountInfo, Arc<str>)>,
+    known: BTreeMap<u32, (MountInfo, VolumeName)>,
     /// Those of mounts that ended stay: a counter never goes down.
-    counts: BTreeMap<Arc<str>, MountCounts>,
+    counts: BTreeMap<VolumeName, MountCounts>,
 }
 
 impl Mounts {
     /// A mount's server talks; what the mount is called.
-    pub(super) fn hello(&mut self, info: &MountInfo) -> Arc<str> {
+    pub(super) fn hello(&mut self, info: &MountInfo) -> VolumeName {
         let called = info.volume.clone().unwrap_or_else(|| info.target.to_string_lossy().into_owned());
-        let mut name: Arc<str> = called.into();
+        let namespace = info.namespace.as_deref().unwrap_or_default();
+        let mut name = VolumeName { namespace: namespace.into(), name: called.into() };
         if self.counts.len() >= MAX_VOLUMES && !self.counts.contains_key(&name) {
-            name = OTHER.into();
+            name = VolumeName { namespace: OTHER.into(), name: OTHER.into() };
         }
-        self.known.insert(info.dev, (info.clone(), Arc::clone(&name)));
-        self.counts.entry(Arc::clone(&name)).or_default();
+        self.known.insert(info.dev, (info.clone(), name.clone()));
+        self.counts.entry(name.clone()).or_default();
         name
     }
 
@@ -41,7 +41,7 @@ impl Mounts {
 
     /// Those that have not ended, with what they are called.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&MountInfo, &str)> {
-        self.known.values().map(|(info, name)| (info, &**name))
+        self.known.values().map(|(info, name)| (info, &*name.name))
     }
 
     pub(super) fn count(&mut self, report: &OpReport) {
@@ -58,6 +58,6 @@ impl Mounts {
     }
 
     pub(super) fn families(&self) -> Vec<MetricFamily> {
-        mount::families(self.counts.iter().map(|(name, counts)| (&**name, counts)))
+        mount::families(&self.counts)
     }
 }

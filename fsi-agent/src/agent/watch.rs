@@ -32,6 +32,7 @@ use crate::pipeline::{JoinedMount, Pipeline};
 use crate::probe::features::TIER;
 use crate::probe::{DRAIN_RECORDS, Probe, ProbeError};
 use crate::reports::{FromMount, Gone, Lost, ReportsServer};
+use crate::span::MountedVolume;
 use crate::telemetry::defs;
 use crate::telemetry::export::{self, EndpointReport};
 use crate::telemetry::metrics::agent::AgentSnapshot;
@@ -141,8 +142,10 @@ impl Watcher {
         match message {
             FromMount::Hello(info) => {
                 let name = self.mounts.hello(&info);
-                self.whose.set_mount(info.dev, name);
-                let mount = JoinedMount { dev: info.dev, target: info.target.clone(), volume: info.volume.clone() };
+                self.whose.set_mount(info.dev, name.name);
+                let [name, namespace] = [&info.volume, &info.namespace].map(|told| told.as_deref().map(Arc::from));
+                let volume = MountedVolume { name, namespace };
+                let mount = JoinedMount { dev: info.dev, target: info.target.clone(), volume };
                 self.pipeline.add_mount(mount);
                 if let Err(error) = self.probe.add_mount(info.dev) {
                     tracing::error!(%error, target = %info.target.display(), "what this mount does is told apart from operations");

@@ -12,7 +12,9 @@ use super::Whom;
 use super::generated as wire;
 use crate::control::convert::{self, ConvertError};
 use crate::rules::op::Op;
-use crate::span::{Above, Actor, FileSpan, Interposed, OpSpan, Path, ProcessSpan, Span, SpanBody, SpanId, TraceId};
+use crate::span::{
+    Above, Actor, FileSpan, Interposed, MountedVolume, OpSpan, Path, ProcessSpan, Span, SpanBody, SpanId, TraceId,
+};
 
 /// Why a message cannot be understood.
 #[derive(Debug, Error)]
@@ -143,7 +145,8 @@ fn interposed_to_wire(interposed: &Interposed) -> wire::Interposed {
         injected_ns: interposed.injected_ns,
         throttle_ns: interposed.throttle_ns,
         backing_ns: interposed.backing_ns,
-        volume: interposed.volume.as_deref().map(str::to_owned),
+        volume: interposed.volume.name.as_deref().map(str::to_owned),
+        namespace: interposed.volume.namespace.as_deref().map(str::to_owned),
         faults: interposed.faults.iter().cloned().map(convert::fault_to_wire).collect(),
     }
 }
@@ -267,7 +270,10 @@ fn interposed_from_wire(interposed: wire::Interposed) -> Result<Interposed, Wire
         injected_ns: interposed.injected_ns,
         throttle_ns: interposed.throttle_ns,
         backing_ns: interposed.backing_ns,
-        volume: interposed.volume.map(Arc::from),
+        volume: MountedVolume {
+            name: interposed.volume.map(Arc::from),
+            namespace: interposed.namespace.map(Arc::from),
+        },
         faults: interposed.faults.into_iter().map(convert::fault_from_wire).collect::<Result<_, _>>()?,
     })
 }
@@ -329,7 +335,7 @@ mod tests {
             injected_ns: 3,
             throttle_ns: 4,
             backing_ns: 5,
-            volume: Some("data".into()),
+            volume: MountedVolume { name: Some("data".into()), namespace: Some("shop".into()) },
             faults: Vec::new(),
         };
         let op = OpSpan {

@@ -32,6 +32,9 @@ pub(super) struct MountArgs {
     /// What spans and metrics call the volume
     #[arg(long, value_name = "NAME", value_parser = volume_name)]
     volume: Option<String>,
+    /// Which namespace the volume is in, for spans and metrics
+    #[arg(long, value_name = "NAME", value_parser = volume_name)]
+    namespace: Option<String>,
     /// What to do to which operations; without rules everything passes through
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -201,6 +204,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         source,
         target,
         volume,
+        namespace,
         rules,
         foreground: _,
         read_only,
@@ -236,6 +240,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
         source: source.into(),
         target: target.into(),
         volume,
+        namespace,
         device_major: 0,
         device_minor: 0,
         keeper_pid: 0,
@@ -258,7 +263,7 @@ fn resolve(arguments: MountArgs) -> Result<MountConfig, Failure> {
     })
 }
 
-/// Longest name of a volume: that of a Kubernetes object.
+/// Longest name of a volume, or of its namespace: that of a Kubernetes object.
 const MAX_VOLUME_NAME: usize = 253;
 
 /// A name that is fit for a label.

@@ -18,6 +18,9 @@ pub struct MountConfig {
     /// What the volume is called, where it has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// Whose the volume is, where there are namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// The numbers of the mounted file system; the keeper knows them once it has mounted.
     pub device_major: u32,
     pub device_minor: u32,
@@ -116,6 +119,7 @@ pub(crate) mod tests {
             source: PathBuf::from("/data").into(),
             target: PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec())).into(),
             volume: Some("data".to_owned()),
+            namespace: Some("shop".to_owned()),
             device_major: 0,
             device_minor: 51,
             keeper_pid: 7,
@@ -143,8 +147,8 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&example()).unwrap();
         assert_eq!(serde_json::from_str::<MountConfig>(&text).unwrap(), example());
         // A server of a version that knows no names takes what has none.
-        let unnamed = serde_json::to_string(&MountConfig { volume: None, ..example() }).unwrap();
-        assert!(!unnamed.contains("volume"), "{unnamed}");
+        let unnamed = serde_json::to_string(&MountConfig { volume: None, namespace: None, ..example() }).unwrap();
+        assert!(!unnamed.contains("volume") && !unnamed.contains("namespace"), "{unnamed}");
         assert_eq!(serde_json::from_str::<MountConfig>(&unnamed).unwrap().volume, None);
         let more = text.replacen('{', "{\"more\":1,", 1);
         assert!(serde_json::from_str::<MountConfig>(&more).is_err());

@@ -32,6 +32,8 @@ pub struct ExportsConfig {
     pub target: PathBuf,
     /// The volume, where it has a name.
     pub volume: Option<String>,
+    /// The namespace that it is in, where there are some.
+    pub namespace: Option<String>,
     /// Collector.
     pub otlp: Option<String>,
     /// How long the end may wait for the collector.

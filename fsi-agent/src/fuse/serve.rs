@@ -209,6 +209,7 @@ fn agent_link(config: &MountConfig, state: &Arc<State>) -> io::Result<AgentLink>
         target: config.target.to_path_buf(),
         source: config.source.to_path_buf(),
         volume: config.volume.clone(),
+        namespace: config.namespace.clone(),
         server_pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         servers: state.word(Word::Servers).load(Ordering::Relaxed),
@@ -227,6 +228,7 @@ fn exports(config: &MountConfig) -> Result<Option<Exports>, ServeError> {
     let exports = Exports::start(ExportsConfig {
         target: config.target.to_path_buf(),
         volume: config.volume.clone(),
+        namespace: config.namespace.clone(),
         otlp: config.otlp.clone(),
         otlp_deadline: OTLP_DEADLINE,
         spans,

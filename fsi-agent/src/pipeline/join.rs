@@ -16,7 +16,7 @@ use fsi_common::record::{OpRecord, RequestRecord, UNWANTED_REQUEST};
 use super::loss::{PipelineLoss, PipelineLosses};
 use super::table::{Displaced, Table};
 use crate::fuse::report::{OpReport, Throttled};
-use crate::span::{Interposed, Span, SpanBody};
+use crate::span::{Interposed, MountedVolume, Span, SpanBody};
 use crate::telemetry::metrics::mount::overhead_ns;
 
 /// How long one half waits for the other once nothing holds it up any more.
@@ -92,7 +92,7 @@ struct Early {
 /// Both halves, and what waits.
 #[derive(Debug)]
 pub(super) struct Join {
-    volumes: HashMap<u32, Arc<str>>,
+    volumes: HashMap<u32, MountedVolume>,
     flights: Table<Flight>,
     sent: Table<Sent, RequestId>,
     early: Table<Early, RequestId>,
@@ -115,7 +115,7 @@ impl Join {
     }
 
     /// What the volume of a mount is called.
-    pub(super) fn set_volume(&mut self, dev: u32, volume: Option<Arc<str>>) {
+    pub(super) fn set_volume(&mut self, dev: u32, volume: Option<MountedVolume>) {
         match volume {
             Some(volume) => drop(self.volumes.insert(dev, volume)),
             None => drop(self.volumes.remove(&dev)),
@@ -321,7 +321,7 @@ impl Join {
             if op.dev == 0 {
                 op.dev = first.dev;
             }
-            let volume = self.volumes.get(&first.dev).cloned();
+            let volume = self.volumes.get(&first.dev).cloned().unwrap_or_default();
             is_told |= reports.iter().any(is_on_purpose);
             // By one clock for all of a span: the mount's may have been set at another time.
             for report in &mut reports {
@@ -341,7 +341,7 @@ pub(super) fn is_on_purpose(report: &OpReport) -> bool {
 }
 
 /// What all requests of an operation took.
-fn merged(duration_ns: u64, mut reports: Vec<OpReport>, volume: Option<Arc<str>>) -> Interposed {
+fn merged(duration_ns: u64, mut reports: Vec<OpReport>, volume: MountedVolume) -> Interposed {
     reports.sort_by_key(|report| report.started_ns);
     let sum = |what: fn(&OpReport) -> u64| reports.iter().map(what).sum::<u64>();
     let at_mount_ns = sum(|report| report.answered_ns.saturating_sub(report.started_ns));

@@ -11,7 +11,7 @@ use super::join::{Join, Joined, is_on_purpose};
 use super::loss::PipelineLosses;
 use crate::fuse::exports::SpanMaker;
 use crate::fuse::report::OpReport;
-use crate::span::{Span, SpanSink};
+use crate::span::{MountedVolume, Span, SpanSink};
 
 /// A mount whose reports are joined.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct JoinedMount {
     /// The connection's device, as the kernel has it.
     pub dev: u32,
     pub target: PathBuf,
-    pub volume: Option<String>,
+    pub volume: MountedVolume,
 }
 
 /// What became of operations and reports.
@@ -72,7 +72,7 @@ impl Joining {
 
     pub(super) fn add_mount(&mut self, mount: JoinedMount) {
         let JoinedMount { dev, target, volume } = mount;
-        self.join.set_volume(dev, volume.as_deref().map(Arc::from));
+        self.join.set_volume(dev, Some(volume.clone()));
         self.alone.insert(dev, SpanMaker::new(&target, volume));
     }
 

@@ -51,8 +51,19 @@ pub(crate) const fn device_number(major: u32, minor: u32) -> u32 {
 }
 
 pub(crate) fn hello_to_wire(info: MountInfo, first_sequence: u64) -> wire::Hello {
-    let MountInfo { dev, device_major, device_minor, target, source, volume, server_pid, version, servers, dropped } =
-        info;
+    let MountInfo {
+        dev,
+        device_major,
+        device_minor,
+        target,
+        source,
+        volume,
+        namespace,
+        server_pid,
+        version,
+        servers,
+        dropped,
+    } = info;
     wire::Hello {
         dev,
         device_major,
@@ -65,6 +76,7 @@ pub(crate) fn hello_to_wire(info: MountInfo, first_sequence: u64) -> wire::Hello
         servers,
         first_sequence,
         dropped,
+        namespace,
     }
 }
 
@@ -81,11 +93,13 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<MountInfo, WireError
         servers,
         first_sequence: _,
         dropped,
+        namespace,
     } = hello;
     let texts = [
         ("target", target.len()),
         ("source", source.len()),
         ("volume", volume.as_ref().map_or(1, String::len)),
+        ("namespace", namespace.as_ref().map_or(1, String::len)),
         ("version", version.len()),
     ];
     if let Some((what, bytes)) = texts.into_iter().find(|(_, bytes)| !(1..=MAX_HELLO_BYTES).contains(bytes)) {
@@ -101,6 +115,7 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<MountInfo, WireError
         target: convert::path_from_bytes(target),
         source: convert::path_from_bytes(source),
         volume,
+        namespace,
         server_pid,
         version,
         servers,

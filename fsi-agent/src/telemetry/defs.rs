@@ -98,28 +98,28 @@ pub const FAULTS_INJECTED: MetricDef = MetricDef {
     kind: MetricKind::Counter,
     unit: "faults",
     help: "Faults that a mount injected.",
-    labels: &[LABEL_VOLUME, LABEL_RULE, LABEL_KIND, LABEL_ERRNO],
+    labels: &[LABEL_NAMESPACE, LABEL_VOLUME, LABEL_RULE, LABEL_KIND, LABEL_ERRNO],
 };
 pub const THROTTLED: MetricDef = MetricDef {
     name: "fsi_throttled_operations_total",
     kind: MetricKind::Counter,
     unit: "operations",
     help: "Operations on a mount that met an empty bucket.",
-    labels: &[LABEL_VOLUME, LABEL_OUTCOME],
+    labels: &[LABEL_NAMESPACE, LABEL_VOLUME, LABEL_OUTCOME],
 };
 pub const THROTTLE_WAIT: MetricDef = MetricDef {
     name: "fsi_throttle_wait_seconds_total",
     kind: MetricKind::Counter,
     unit: "seconds",
     help: "Time that operations on a mount waited for tokens.",
-    labels: &[LABEL_VOLUME],
+    labels: &[LABEL_NAMESPACE, LABEL_VOLUME],
 };
 pub const OVERHEAD: MetricDef = MetricDef {
     name: "fsi_interposer_overhead_seconds",
     kind: MetricKind::Histogram,
     unit: "seconds",
     help: "Time of an operation on a mount that is neither the backing file system's nor waited on purpose.",
-    labels: &[LABEL_VOLUME, LABEL_OP],
+    labels: &[LABEL_NAMESPACE, LABEL_VOLUME, LABEL_OP],
 };
 pub const LOST: MetricDef = MetricDef {
     name: "fsi_lost_total",

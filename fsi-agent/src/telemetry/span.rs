@@ -16,7 +16,7 @@ use super::defs::{EVENT_FAULT, SPAN_FILE, SPAN_PROCESS, attribute};
 use super::errno;
 use super::text::{device, file_type, open_flags};
 use crate::rules::decision::{Fault, FaultEntry};
-use crate::span::{Actor, FileSpan, Interposed, NO_SYSCALL, OpSpan, Path, ProcessSpan, Span, SpanBody};
+use crate::span::{Actor, FileSpan, Interposed, MountedVolume, NO_SYSCALL, OpSpan, Path, ProcessSpan, Span, SpanBody};
 
 /// Converts spans; one per exporter.
 #[derive(Debug)]
@@ -248,8 +248,15 @@ fn interposed_attributes(attributes: &mut Vec<KeyValue>, interposed: &Interposed
         KeyValue::new(attribute::THROTTLE_NS, number(*throttle_ns)),
         KeyValue::new(attribute::BACKING_NS, number(*backing_ns)),
     ]);
-    if let Some(volume) = volume {
-        attributes.push(KeyValue::new(attribute::VOLUME, Value::String(Arc::clone(volume).into())));
+    let MountedVolume { name, namespace } = volume;
+    if let Some(name) = name {
+        attributes.push(KeyValue::new(attribute::VOLUME, Value::String(Arc::clone(name).into())));
+    }
+    // That of the pod is there already, and a pod's volume is in its namespace.
+    if let Some(namespace) = namespace
+        && !attributes.iter().any(|attribute| attribute.key.as_str() == attribute::K8S_NAMESPACE_NAME)
+    {
+        attributes.push(KeyValue::new(attribute::K8S_NAMESPACE_NAME, Value::String(Arc::clone(namespace).into())));
     }
 }
 

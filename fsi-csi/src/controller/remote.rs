@@ -1,4 +1,5 @@
-//! The controller service without a pool, beside the external-resizer: it agrees to a size, and the node of the volume makes it so.
+//! The controller service without a pool, beside the external-resizer: it agrees to a size, for which it has the claim behind a volume grow, and the
+//! node of the volume makes it so.
 
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use tonic::{Request, Response, Status};
 use super::{as_sent, capabilities, id_of};
 use crate::calls::answer;
 use crate::error::CallError;
+use crate::holder::backing::Backing;
+use crate::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
 use crate::pool::Range;
 use crate::proto::csi::controller_server::Controller;
@@ -20,11 +23,20 @@ use crate::proto::csi::{
 
 /// The controller away from any node.
 #[derive(Clone, Debug)]
-pub struct RemoteController(pub Arc<Metrics>);
+pub struct RemoteController {
+    pub metrics: Arc<Metrics>,
+    pub kubernetes: Kubernetes,
+}
 
-fn expand(request: &ControllerExpandVolumeRequest) -> Result<ControllerExpandVolumeResponse, CallError> {
-    id_of(&request.volume_id)?;
+async fn expand(
+    kubernetes: &Kubernetes,
+    request: ControllerExpandVolumeRequest,
+) -> Result<ControllerExpandVolumeResponse, CallError> {
+    let id = id_of(&request.volume_id)?;
     let bytes = Range::read(request.capacity_range.as_ref())?.bytes()?.ok_or(CallError::Missing("size"))?;
+    if let Some(backing) = Backing::of(kubernetes, &id).await? {
+        backing.grow(kubernetes, bytes).await?;
+    }
     Ok(ControllerExpandVolumeResponse { capacity_bytes: as_sent(bytes), node_expansion_required: true })
 }
 
@@ -48,7 +60,7 @@ impl Controller for RemoteController {
     ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
         let request = request.into_inner();
         let id = request.volume_id.clone();
-        answer(&self.0, "ControllerExpandVolume", &id, async { expand(&request) }).await
+        answer(&self.metrics, "ControllerExpandVolume", &id, expand(&self.kubernetes, request)).await
     }
 
     async fn create_volume(

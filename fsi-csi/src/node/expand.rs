@@ -1,6 +1,8 @@
 //! A volume made larger while it is in use: what its servers enforce first, then what its file says, so that a crash between the two is
 //! made good by the next call.
 
+use std::path::Path;
+
 use crate::bounded;
 use crate::controller::as_sent;
 use crate::driver::NodeDriver;
@@ -25,21 +27,20 @@ pub(super) async fn expand(
     let wished = Range::read(request.capacity_range.as_ref())?.bytes()?;
     let guard = driver.locks.hold(id.as_str())?;
     let mounting = driver.mounting.clone();
+    let (pool, of) = (mounting.pool.clone(), id.clone());
+    let volume = bounded::work("looking for the volume", LIMIT, (), move || pool.get(&of)).await?;
+    if let Some((backing, bytes)) = volume.backing.as_ref().zip(wished) {
+        backing.grown(&driver.kubernetes, bytes).await?;
+    }
     bounded::work("expanding the volume", LIMIT, guard, move || {
-        let volume = mounting.pool.get(&id)?;
-        if volume.backing.is_some() {
-            return Err(CallError::NoGrowth);
-        }
         let before = volume.bytes;
         let place = mounts::place_to_empty(&request.volume_path)?;
         let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
+        let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        table
-            .at(&place)
-            .filter(|mount| mounts::shows(&table, mount, &mounting.pool.data(&id)))
-            .ok_or_else(not_there)?;
+        table.at(&place).filter(|mount| mounts::shows(&table, mount, &data)).ok_or_else(not_there)?;
         let Some(bytes) = wished.or(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
-        tell_servers(&mounting, &table, &id, before, bytes)?;
+        tell_servers(&mounting, &table, &data, before, bytes)?;
         let capacity = mounting.pool.grow(&id, bytes)?;
         Ok(NodeExpandVolumeResponse { capacity_bytes: as_sent(capacity) })
     })
@@ -49,14 +50,13 @@ pub(super) async fn expand(
 fn tell_servers(
     mounting: &Mounting,
     table: &Table,
-    id: &VolumeId,
+    data: &Path,
     before: Option<u64>,
     bytes: u64,
 ) -> Result<(), CallError> {
     let Some(before) = before.filter(|before| *before < bytes) else { return Ok(()) };
     let mut told = Vec::new();
-    for mount in mounts::places(table, &mounting.pool.data(id)).into_iter().filter(|mount| mounts::is_interposed(mount))
-    {
+    for mount in table.iter().filter(|mount| mounts::shows_served(mount, data)) {
         // A server shows at its stage and at every pod.
         if !told.contains(&mount.device) {
             told.push(mount.device);

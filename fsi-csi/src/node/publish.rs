@@ -30,6 +30,8 @@ struct Asked {
     pod: Option<Pod>,
     /// What spans and metrics call the volume.
     called: String,
+    /// Whose it is, as far as it is known.
+    namespace: Option<String>,
 }
 
 impl Asked {
@@ -51,7 +53,8 @@ impl Asked {
             Namespace::OfThePod => name_in_pod(target),
         };
         let called = called.unwrap_or(id).to_owned();
-        Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context), called })
+        let namespace = context.get(whose.key()).cloned();
+        Ok(Self { volume: VolumeId::parse(id)?, access, parameters, config_map, pod: pod(context), called, namespace })
     }
 
     /// A volume for a claim: of the pool, or held.
@@ -84,7 +87,8 @@ impl Asked {
     fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
         let (volume, group, pod) = (self.volume.clone(), self.access.group, self.pod.clone());
-        Ok(Wanted { volume, data, called: self.called.clone(), rules, group, pod, holder })
+        let (called, namespace) = (self.called.clone(), self.namespace.clone());
+        Ok(Wanted { volume, data, called, namespace, rules, group, pod, holder })
     }
 }
 

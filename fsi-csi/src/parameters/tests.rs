@@ -72,10 +72,6 @@ fn what_was_asked_for_is_the_capacity() {
     assert_eq!(set(&[("rules", rules)]).capacity.map(|capacity| capacity.bytes), Some(1 << 30));
     let own = "{version: 1, capacity: 1MiB}";
     assert_eq!(set(&[("rules", own)]).capacity.map(|capacity| capacity.bytes), Some(1 << 20));
-    let json = r#"{"file_fail_rate": {"write": {"eio": 2}}, "use_seednum": true, "seed": 3}"#;
-    if let Ok(parameters) = read(&[("rules", json)]) {
-        assert!(parse(&parameters.document(None, Some(5)).unwrap().unwrap()).unwrap().capacity.is_none());
-    }
 }
 
 #[test]
@@ -119,4 +115,21 @@ fn sources_are_told_apart() {
     assert_eq!(class, Source::Class { name: "fast".to_owned() });
     let refused = class.for_pods().unwrap_err().to_string();
     assert!(refused.contains("write it in a StorageClass"), "{refused}");
+}
+
+#[test]
+fn the_older_json_is_held_to_the_size_too() {
+    let keys = r#""file_fail_rate": 10, "use_seednum": true, "seed": 3"#;
+    for json in [format!("{{{keys}}}"), format!("{{ \"faultyIO\": {{{keys}}}, \"other\": {{}} }}\n")] {
+        let parameters = read(&[("rules", &json)]).unwrap();
+        let text = parameters.document(None, Some(1 << 20)).unwrap().unwrap();
+        let set = parse(&text).unwrap();
+        assert_eq!((set.capacity.map(|capacity| capacity.bytes), set.seed), (Some(1 << 20), 3), "{text}");
+        let larger = parse(&resized(&text, 1 << 20, 2 << 20).unwrap()).unwrap();
+        assert_eq!(larger.capacity.map(|capacity| capacity.bytes), Some(2 << 20));
+        let parameters = read(&[("rules", &json), ("capacity", "3MiB")]).unwrap();
+        let set = parse(&parameters.document(None, Some(1 << 20)).unwrap().unwrap()).unwrap();
+        assert_eq!(set.capacity.map(|capacity| capacity.bytes), Some(3 << 20), "the user's own");
+        assert!(sentence(&[("rules", &json), ("fake", "null")]).contains("takes a `capacity` alone"));
+    }
 }

@@ -73,6 +73,7 @@ pub(super) struct Recipe {
     pub(super) source: PathBuf,
     pub(super) place: PathBuf,
     pub(super) called: Option<String>,
+    pub(super) namespace: Option<String>,
     pub(super) rules: PathBuf,
     pub(super) log: PathBuf,
 }
@@ -232,7 +233,7 @@ impl Kept {
 
     /// A server that answers. The program may be of any version, so that what is asked of one that takes over never changes.
     fn spawn(&self, recipe: &Recipe, program: &Path, start: Start) -> Result<Child, ServerError> {
-        let Recipe { run_dir, id, source, place, called, rules, log } = recipe;
+        let Recipe { run_dir, id, source, place, called, namespace, rules, log } = recipe;
         let failed = |error| ServerError::Program { program: program.to_owned(), error };
         let mut command = Command::new(program);
         command.arg("mount").arg("--keeper").arg(&self.socket).arg("--id").arg(id);
@@ -241,6 +242,10 @@ impl Kept {
             command.arg("--take-over");
         }
         command.args(called.iter().flat_map(|name| ["--volume", name]));
+        // A program of another version takes over all the same, and may not know this option; what is taken over has its name.
+        if start == Start::New && program == self.programs.own() {
+            command.args(namespace.iter().flat_map(|name| ["--namespace", name]));
+        }
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;

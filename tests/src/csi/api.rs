@@ -16,6 +16,8 @@ struct Content {
     objects: HashMap<String, Value>,
     events: Vec<Value>,
     status_of_pods: Value,
+    /// Why no object may be changed.
+    refusal: Option<String>,
 }
 
 /// A running one; it serves until the test ends.
@@ -69,6 +71,20 @@ impl Api {
         self.lock().objects.insert(format!("/api/v1/namespaces/{namespace}/{kind}/{name}"), object);
     }
 
+    /// Has a volume of that size from now on, which is nobody's and to be had by whoever names it.
+    pub fn put_volume(&self, name: &str, size: &str, more: Value) {
+        let mut spec = json!({ "capacity": { "storage": size } });
+        merge(&mut spec, more);
+        let volume =
+            json!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name }, "spec": spec });
+        self.lock().objects.insert(format!("/api/v1/persistentvolumes/{name}"), volume);
+    }
+
+    /// Refuses every change of an object, with that sentence, or none.
+    pub fn refuse_changes(&self, sentence: Option<&str>) {
+        self.lock().refusal = sentence.map(str::to_owned);
+    }
+
     /// How pods are that are made from now on.
     pub fn set_status_of_pods(&self, status: Value) {
         self.lock().status_of_pods = status;
@@ -90,6 +106,18 @@ impl Api {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As a merge patch does, of which nothing removes.
+fn merge(object: &mut Value, patch: Value) {
+    match (object, patch) {
+        (Value::Object(object), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(object.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (object, patch) => *object = patch,
     }
 }
 
@@ -123,6 +151,17 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
             content.objects.remove(path);
             (200, object)
         }
+        ("PATCH", Some(mut object)) => match content.refusal.clone() {
+            Some(message) => (
+                403,
+                json!({ "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": message }),
+            ),
+            None => {
+                merge(&mut object, serde_json::from_slice(&body).unwrap_or_default());
+                content.objects.insert(path.to_owned(), object.clone());
+                (200, object)
+            }
+        },
         ("POST", _) if path.ends_with("/events") => {
             let event: Value = serde_json::from_slice(&body).unwrap_or_default();
             content.events.push(event.clone());

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use super::api::Api;
 use super::binary;
 use crate::eventually::eventually;
 use crate::fsi;
@@ -26,10 +27,24 @@ pub struct Controller {
 impl Controller {
     #[must_use]
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// One in a cluster.
+    #[must_use]
+    pub fn in_cluster(api: &Api) -> Self {
+        Self::with(Some(api))
+    }
+
+    fn with(api: Option<&Api>) -> Self {
         let directory = scratch();
         let endpoint = format!("unix://{}", directory.path().join("csi.sock").display());
         let mut command = fsi::wrapped(binary());
         command.args(["controller", "--endpoint", &endpoint]).stdout(Stdio::null()).stderr(Stdio::null());
+        match api {
+            Some(api) => command.env("KUBECONFIG", api.kubeconfig()),
+            None => command.arg("--no-kubernetes"),
+        };
         let child = command.spawn().expect("it starts");
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let client = {

@@ -15,7 +15,9 @@ use crate::clock::Clock;
 use crate::fuse::report::{FileReport, OpReport};
 use crate::pipeline::ids::Ids;
 use crate::rules::op::Op;
-use crate::span::{Above, Actor, FileSpan, Interposed, NO_SYSCALL, OpSpan, Path, Span, SpanBody, SpanId, TraceId};
+use crate::span::{
+    Above, Actor, FileSpan, Interposed, MountedVolume, NO_SYSCALL, OpSpan, Path, Span, SpanBody, SpanId, TraceId,
+};
 use crate::telemetry::metrics::mount::overhead_ns;
 
 /// Open files that are followed.
@@ -49,7 +51,7 @@ struct OpenFile {
 pub(crate) struct SpanMaker {
     /// Without a slash at its end.
     target: Vec<u8>,
-    volume: Option<Arc<str>>,
+    volume: MountedVolume,
     clock: Clock,
     ids: Ids,
     files: HashMap<u64, OpenFile>,
@@ -59,14 +61,14 @@ pub(crate) struct SpanMaker {
 }
 
 impl SpanMaker {
-    pub(crate) fn new(target: &FilePath, volume: Option<String>) -> Self {
+    pub(crate) fn new(target: &FilePath, volume: MountedVolume) -> Self {
         let mut target = target.as_os_str().as_bytes().to_vec();
         while target.last() == Some(&b'/') {
             target.pop();
         }
         Self {
             target,
-            volume: volume.map(Arc::from),
+            volume,
             clock: Clock::measure(),
             ids: Ids::new(),
             files: HashMap::new(),

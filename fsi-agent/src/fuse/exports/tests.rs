@@ -11,7 +11,7 @@ use super::*;
 use crate::fuse::report::Throttled;
 use crate::rules::decision::{Effect, Fault, FaultEntry, FaultKind};
 use crate::rules::op::Op;
-use crate::span::{Span, SpanBody};
+use crate::span::{MountedVolume, Span, SpanBody};
 use crate::telemetry::defs;
 
 const DEVICE: u32 = 52;
@@ -81,6 +81,7 @@ fn config(directory: &Path) -> ExportsConfig {
     ExportsConfig {
         target: "/mnt/x/".into(),
         volume: Some("vol".to_owned()),
+        namespace: Some("shop".to_owned()),
         otlp: None,
         otlp_deadline: Duration::ZERO,
         spans: Some(directory.join("spans")),
@@ -157,6 +158,7 @@ fn a_file_its_operations_and_its_faults_are_told() {
         ("fsi.throttle_ns", "1000000"),
         ("fsi.backing_ns", "2000000"),
         ("fsi.volume", "vol"),
+        ("k8s.namespace.name", "shop"),
         ("thread.id", "43"),
         ("fsi.device", "0:52"),
         ("error.type", "EIO"),
@@ -260,7 +262,7 @@ fn told(act: impl FnOnce(&mut dyn FnMut(Span))) -> Vec<Span> {
 
 #[test]
 fn a_released_file_waits_for_its_last_operations() {
-    let mut maker = SpanMaker::new(Path::new("/"), None);
+    let mut maker = SpanMaker::new(Path::new("/"), MountedVolume::default());
     let create = maker.operation(report(Op::Create, 5, 900 * MS));
     maker.file(opened(5, 1_000 * MS));
     maker.file(FileReport::Released { open_file: 5, at_ns: 2_000 * MS });
@@ -280,7 +282,7 @@ fn a_released_file_waits_for_its_last_operations() {
 
 #[test]
 fn a_file_from_before_is_told_in_segments() {
-    let mut maker = SpanMaker::new(Path::new("/mnt"), None);
+    let mut maker = SpanMaker::new(Path::new("/mnt"), MountedVolume::default());
     let first = maker.operation(report(Op::Read, 8, 1_000 * MS));
     assert!(told(|told| maker.tick(60_999 * MS, told)).is_empty());
     let segments = told(|told| maker.tick(61_000 * MS, told));
@@ -299,7 +301,7 @@ fn a_file_from_before_is_told_in_segments() {
 
 #[test]
 fn operations_without_an_open_file_stand_alone() {
-    let mut maker = SpanMaker::new(Path::new("/mnt"), None);
+    let mut maker = SpanMaker::new(Path::new("/mnt"), MountedVolume::default());
     let mut rename = report(Op::Rename, 0, MS);
     rename.target = Some(Arc::from(&b"b"[..]));
     rename.path = Arc::from(&b""[..]);

@@ -12,7 +12,7 @@ use super::{ExportsConfig, ExportsError, ExportsSummary, Message, MountLosses, R
 use crate::clock;
 use crate::observe::OutputError;
 use crate::observe::outputs;
-use crate::span::{Span, SpanSink as _};
+use crate::span::{MountedVolume, Span, SpanSink as _};
 use crate::telemetry::containers::NoContainers;
 use crate::telemetry::defs;
 use crate::telemetry::export::{OtlpHandle, OtlpOptions, OtlpSink};
@@ -60,7 +60,8 @@ impl Sinks {
 
 impl Worker {
     pub(super) fn open(config: ExportsConfig, refused: Arc<Refused>) -> Result<Self, ExportsError> {
-        let ExportsConfig { target, volume, otlp, otlp_deadline, spans, metrics } = config;
+        let ExportsConfig { target, volume, namespace, otlp, otlp_deadline, spans, metrics } = config;
+        let volume = MountedVolume { name: volume.map(Arc::from), namespace: namespace.map(Arc::from) };
         if let Some(path) = &metrics {
             let unwritable = |source| OutputError::Unwritable { option: "--metrics", path: path.clone(), source };
             outputs::writable(path).map_err(unwritable)?;

@@ -136,6 +136,7 @@ fn mount() -> MountInfo {
         target: convert::path_from_bytes(b"/mnt/\xff".to_vec()),
         source: "/data".into(),
         volume: Some("pvc-1".to_owned()),
+        namespace: Some("shop".to_owned()),
         server_pid: 12,
         version: "1.2.3".to_owned(),
         servers: 4,
@@ -154,6 +155,8 @@ fn a_hello_arrives_as_it_was_or_is_refused() {
     assert!(matches!(refused(|hello| hello.target.clear()), WireError::Length { what: "target", bytes: 0 }));
     assert!(matches!(refused(|hello| hello.source = vec![b'/'; 1 << 20]), WireError::Length { what: "source", .. }));
     assert!(matches!(refused(|hello| hello.volume = Some(String::new())), WireError::Length { what: "volume", .. }));
+    let unnamed = |hello: &mut wire::Hello| hello.namespace = Some(String::new());
+    assert!(matches!(refused(unnamed), WireError::Length { what: "namespace", .. }));
     assert!(matches!(refused(|hello| hello.dev = 1), WireError::Device { dev: 1, .. }));
 }
 

@@ -1,20 +1,25 @@
 //! The JSON of the older driver, turned into the rules it stands for. It is known by its keys, at the top or under `faultyIO`.
 //!
 //! A rate N means one in N, for each kind of fault on its own; 0 means never. `local_log_path` is where the older driver wrote its
-//! log; ours has a place of its own, so it is taken and has no effect.
+//! log; ours has a place of its own, so it is taken and has no effect. A `capacity`, which the older driver had not, may stand among the keys or
+//! beside `faultyIO`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::effect::LONGEST_DELAY;
+use super::volume;
 use crate::rules::model::{Action, Delay, Injection, Match, Portion, Probability, Rule, RuleSet, When};
 use crate::rules::op::{Op, OpSet};
 use crate::yaml::{Fields, Node, Reader, Value};
 
-const KEYS: &[&str] = &["local_log_path", "file_fail_rate", "directory_fail_rate", "use_seednum", "seed", "delay_time"];
+const KEYS: &[&str] =
+    &["local_log_path", "file_fail_rate", "directory_fail_rate", "use_seednum", "seed", "delay_time", "capacity"];
 /// Keys that only the older format has.
 const MARKS: &[&str] =
     &["local_log_path", "file_fail_rate", "directory_fail_rate", "use_seednum", "delay_time", "faultyIO"];
+/// Keys of the rules that would have no effect beside `faultyIO`.
+const OTHERS: &[&str] = &["rules", "throttle", "fake", "profile"];
 const DEFAULT_DELAY: Duration = Duration::from_secs(3);
 const FILE_OPS: [Op; 4] = [Op::Read, Op::Write, Op::Flush, Op::Open];
 const DIRECTORY_OPS: [Op; 2] = [Op::Opendir, Op::Readdir];
@@ -29,16 +34,24 @@ pub(super) fn is(node: &Node) -> bool {
 
 pub(super) fn read(reader: &mut Reader, node: &Node) -> Option<RuleSet> {
     let Value::Map(map) = &node.value else { return None };
-    let node = match map.iter().find(|(key, _)| key.text == "faultyIO") {
-        // What stands beside it configures other parts of the older driver.
-        Some((_, section)) => section,
-        None => node,
+    let of_top = |name: &str| map.iter().find(|(key, _)| key.text == name).map(|(_, node)| node);
+    let (node, capacity) = match of_top("faultyIO") {
+        // What else stands beside it configures other parts of the older driver.
+        Some(section) => {
+            for (key, _) in map.iter().filter(|(key, _)| OTHERS.contains(&key.text.as_str())) {
+                let sentence = format!("`{}` has no effect beside `faultyIO`; write one kind of rules", key.text);
+                reader.wrong(key.at, sentence);
+            }
+            (section, of_top("capacity"))
+        }
+        None => (node, None),
     };
     let fields = Fields::of(reader, node, "the older configuration", KEYS)?;
     if let Some(node) = fields.get("local_log_path") {
         reader.text(node, "local_log_path", "a path")?;
     }
     let mut set = RuleSet { version: 1, ..RuleSet::default() };
+    set.capacity = fields.get("capacity").or(capacity).and_then(|node| volume::capacity(reader, node));
     if let Some(node) = fields.get("seed") {
         set.seed = reader.number(node, "seed", 0..=u64::MAX)?;
     }

@@ -39,8 +39,16 @@ struct MountFamilies {
     overhead: Vec<Metric>,
 }
 
+/// By what the mounts of a node are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeName {
+    /// Empty outside of Kubernetes.
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
 /// What the mounts of a node did, each by the name of its volume.
-pub fn families<'a>(mounts: impl IntoIterator<Item = (&'a str, &'a MountCounts)>) -> Vec<MetricFamily> {
+pub fn families<'a>(mounts: impl IntoIterator<Item = (&'a VolumeName, &'a MountCounts)>) -> Vec<MetricFamily> {
     let mut all = MountFamilies::default();
     for (volume, counts) in mounts {
         counts.add_to(volume, &mut all);
@@ -164,10 +172,11 @@ impl MountCounts {
     }
 
     /// What only mounts have, as one of several: told apart by the volume.
-    fn add_to(&self, volume: &str, families: &mut MountFamilies) {
-        let volume = label(defs::LABEL_VOLUME, volume);
+    fn add_to(&self, volume: &VolumeName, families: &mut MountFamilies) {
+        let VolumeName { namespace, name } = volume;
+        let of_volume = [label(defs::LABEL_NAMESPACE, namespace), label(defs::LABEL_VOLUME, name)];
         let with = |mut labels: Vec<LabelPair>| {
-            labels.insert(0, volume.clone());
+            labels.splice(0..0, of_volume.iter().cloned());
             labels
         };
         families.faults.extend(self.faults.iter().map(|(key, count)| counter(with(fault_labels(key)), *count)));

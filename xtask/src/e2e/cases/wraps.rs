@@ -13,14 +13,14 @@ use super::{Case, Place, Takes};
 
 pub(super) const OTHER_CLASS: Case = Case {
     name: "wraps-class",
-    shows: "a class over another provisioner's: its data, our faults; deletion takes the claim behind and the holder away",
+    shows: "a class over another provisioner's: its data, our faults; it says why it does not grow; deletion takes the claim behind and the holder away",
     takes: Takes::OwnInterposer,
     check: other_class,
 };
 
 pub(super) const OWN_CLASS: Case = Case {
     name: "wraps-own-class",
-    shows: "a class over a class of our own: an interposer over a plain directory volume",
+    shows: "a class over a class of our own: an interposer over a plain directory volume; the claim behind grows with the claim",
     takes: Takes::OwnInterposer,
     check: own_class,
 };
@@ -42,6 +42,8 @@ pub(super) const REFUSED: Case = Case {
 /// Of local-path-provisioner, on each node.
 const OTHERS_FOLDER: &str = "var-lib/local-path";
 const NODES: [&str; 2] = ["node-1", "node-2"];
+/// Twice what claims here ask for at first.
+const LARGER: &str = "{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"128Mi\"}}}}";
 
 fn other_class(place: &Place<'_>) -> Result<()> {
     let before = Traces::of_nodes()?;
@@ -61,7 +63,7 @@ fn other_class(place: &Place<'_>) -> Result<()> {
     eventually(20, "the agent tells of both sides", || {
         let metrics = agent_metrics(place.kubectl(), &node)?;
         let seen = [("namespace", place.namespace.as_str()), ("volume", "orders"), ("op", "fsync")];
-        let done = [("volume", "orders"), ("kind", "errno"), ("errno", "EIO")];
+        let done = [("namespace", place.namespace.as_str()), ("volume", "orders"), ("kind", "errno"), ("errno", "EIO")];
         let (seen, done) =
             (sum(&metrics, "fsi_operations_total", &seen), sum(&metrics, "fsi_faults_injected_total", &done));
         ensure!((seen, done) == (1.0, 1.0), "{seen} fsyncs seen and {done} failed instead of one each");
@@ -72,6 +74,13 @@ fn other_class(place: &Place<'_>) -> Result<()> {
     place.pod("second", "sleep infinity", volume, "")?;
     place.ready("second")?;
     place.said("second", "grep kept /data/file")?;
+    place.run(&["patch", "pvc", "orders", "-p", LARGER])?;
+    eventually(60, "the claim says that the other class does not allow it", || {
+        let events = place.events("PersistentVolumeClaim", "orders")?;
+        let why = "the storageclass that provisions the pvc must support resize";
+        ensure!(events.iter().any(|event| event.contains("may not grow") && event.contains(why)), "it has {events:?}");
+        Ok(())
+    })?;
     place.run(&["delete", "pod/second", "pvc/orders", "--timeout=60s"])?;
     nothing_left(place, &before)
 }
@@ -92,6 +101,17 @@ fn own_class(place: &Place<'_>) -> Result<()> {
     let file = work().join(place.node_of("reader")?).join("var-lib/fsi/pool/volumes").join(handle).join("file");
     let kept = std::fs::read_to_string(&file).unwrap_or_default();
     ensure!(kept == "kept\n", "in {} is {kept:?}", file.display());
+    let size = |wanted: &str| {
+        let said = place.said("reader", "df -k /data")?;
+        ensure!(said.contains(wanted), "df says {said}");
+        Ok(())
+    };
+    size("65536")?;
+    place.run(&["patch", "pvc", "data", "-p", LARGER])?;
+    eventually(90, "the volume is larger", || size("131072"))?;
+    let claims = claims_behind(place)?;
+    let has = claims.first().and_then(|behind| behind["status"]["capacity"]["storage"].as_str());
+    ensure!(matches!(has, Some("128Mi" | "134217728")), "the claim behind has {has:?}");
     // The claim first: it waits for the pod, and what is behind it waits for both.
     place.run(&["delete", "pvc", "data", "--wait=false"])?;
     place.run(&["delete", "pod", "reader", "--timeout=60s"])?;
