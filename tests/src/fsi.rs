@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use xtask::cargo_env::forget_outer_package;
+
 /// The `fsi` under test: `$FSI_BIN`, or the one beside this test, which is then built first.
 ///
 /// Cargo does not build another package's binary for a test, and `cargo test -p fsi-tests` must not test an old one.
@@ -30,6 +32,7 @@ fn built(package: &str, name: &str) -> PathBuf {
         cargo.arg("--release");
     }
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    forget_outer_package(&mut cargo);
     assert!(cargo.status().expect("cargo runs").success(), "{name} builds");
     directory.join(name)
 }

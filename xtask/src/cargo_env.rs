@@ -30,6 +30,19 @@ pub fn forget_outer_cargo(command: &mut Command) {
     }
 }
 
+/// Removes from `command` what cargo tells of the package that it runs, and nothing that a person may have set. Some build scripts of
+/// dependencies look at it, so that builds from a shell and from a program of cargo's would each begin anew.
+pub fn forget_outer_package(command: &mut Command) {
+    for (name, _) in env::vars_os().filter(|(name, _)| tells_of_package(name)) {
+        command.env_remove(name);
+    }
+}
+
+fn tells_of_package(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
 fn belongs_to_outer_cargo(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     if KEPT.iter().any(|kept| name.starts_with(kept)) {
@@ -41,6 +54,16 @@ fn belongs_to_outer_cargo(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drops_the_outer_package_alone() {
+        for dropped in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_LINKS"] {
+            assert!(tells_of_package(OsStr::new(dropped)), "{dropped}");
+        }
+        for kept in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "CARGO_HOME", "RUSTFLAGS"] {
+            assert!(!tells_of_package(OsStr::new(kept)), "{kept}");
+        }
+    }
 
     #[test]
     fn drops_the_outer_build_and_keeps_the_network() {

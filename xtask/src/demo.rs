@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use xtask::cargo_env::forget_outer_package;
 use xtask::workspace::Workspace;
 
 use self::breaking::Shown;
@@ -94,6 +95,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--release", "--package", "fsi-agent", "--bin", "fsi"]).current_dir(workspace.root());
+    forget_outer_package(&mut command);
     let status = command.status().context("start cargo")?;
     if !status.success() {
         bail!("building fsi failed ({status}); cargo's words are above");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use xtask::cargo_env::forget_outer_package;
 use xtask::tools;
 use xtask::workspace::Workspace;
 
@@ -183,6 +184,7 @@ impl Run<'_> {
 
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_outer_package(&mut command);
     command.args(arguments);
     if io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");

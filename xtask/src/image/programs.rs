@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
+use xtask::cargo_env::forget_outer_package;
 use xtask::workspace::Workspace;
 use xtask::{other_layout, tools};
 
@@ -33,6 +34,7 @@ impl Programs {
         let target = static_target();
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--profile", "image"]).current_dir(workspace.root());
+        forget_outer_package(&mut command);
         for (package, program) in &ours {
             command.args(["--package", package, "--bin", program]);
         }
