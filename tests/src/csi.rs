@@ -3,6 +3,7 @@
 pub mod api;
 pub mod controller;
 pub mod pod;
+mod processes;
 pub mod requests;
 mod setup;
 
@@ -16,8 +17,9 @@ use fsi_csi::proto::csi::controller_client::ControllerClient;
 use fsi_csi::proto::csi::node_client::NodeClient;
 use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
 use fsi_csi::proto::csi::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
-    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume,
+    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeExpandVolumeRequest, NodeGetVolumeStatsRequest,
+    NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
+    NodeUnstageVolumeRequest, Volume,
 };
 use fsi_csi::proto::registration::registration_client::RegistrationClient;
 use fsi_csi::proto::registration::{InfoRequest, PluginInfo};
@@ -138,27 +140,6 @@ impl Driver {
         let text = http::get(self.setup.metrics, "/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
-    }
-
-    /// SIGKILL to the server of a staged volume.
-    pub fn kill_server(&self, id: &str) {
-        self.kill_server_at(&self.stage_of(id));
-    }
-
-    /// SIGKILL to the server of a mount.
-    pub fn kill_server_at(&self, place: &Path) {
-        let [server, _keeper] = self.server_and_keeper(place);
-        kill_process(server, Signal::KILL).expect("it runs");
-    }
-
-    /// The processes of a mount.
-    #[must_use]
-    pub fn server_and_keeper(&self, place: &Path) -> [Pid; 2] {
-        let mut show = fsi::fsi(["ctl".as_ref(), place.as_os_str(), "show".as_ref(), "--json".as_ref()]);
-        let shown = fsi::succeed(show.env("FSI_RUN_DIR", self.path("run"))).stdout;
-        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("a document");
-        let pid = |field: &str| i32::try_from(shown[field].as_i64()?).ok().and_then(Pid::from_raw);
-        ["server_pid", "keeper_pid"].map(|field| pid(field).expect("a pid"))
     }
 
     /// A path of its own.
@@ -333,6 +314,20 @@ impl Driver {
     pub fn nothing_left(&self) {
         assert_eq!(self.mounts(), Vec::<String>::new());
         assert_eq!(self.notes(), Vec::<PathBuf>::new());
+    }
+
+    /// Makes a published volume larger.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn expand(&self, id: &str, target: &Path, required_bytes: i64) -> Result<(), Status> {
+        let request = NodeExpandVolumeRequest {
+            volume_id: id.to_owned(),
+            volume_path: plain(target),
+            capacity_range: Some(CapacityRange { required_bytes, limit_bytes: 0 }),
+            ..NodeExpandVolumeRequest::default()
+        };
+        self.wait_for(self.node().node_expand_volume(request)).map(drop)
     }
 
     /// # Errors

@@ -17,6 +17,7 @@ use fsi_tests::need::{Need, has};
 use fsi_tests::node_keeper::NodeKeeper;
 use fsi_tests::stop::Stop;
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A node with a keeper and, one after the other, servers of a mount.
@@ -226,4 +227,42 @@ fn who_takes_over_mounts_nothing() {
     fs::write(node.path("target/file"), "text").expect("it serves");
     unmount(node.path("target"), UnmountFlags::DETACH).expect("it is mounted");
     next.wait().expect("it is ours");
+}
+
+/// The kernel gives a request that a server has taken back to nobody, so that who waits for the answer does not even die of SIGKILL.
+#[test]
+fn a_caller_that_is_killed_ends_while_there_is_no_server() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let node = Node::start();
+    let rules = node.path("rules.yaml");
+    fs::write(&rules, "version: 1\nrules: [{ name: hangs, match: { ops: [mkdir] }, do: { delay: 1h } }]")
+        .expect("a file");
+    // One directory takes one new name at a time.
+    let mkdirs = ["dies", "lives"].map(|name| {
+        fs::create_dir(node.path("source").join(name)).expect("a directory");
+        let mut mkdir = Command::new("mkdir");
+        mkdir.arg(node.path("target").join(name).join("made"));
+        mkdir
+    });
+    let server = node.serve(&["--rules", rules.to_str().expect("a plain path")]);
+    let [mut dies, mut lives] = mkdirs.map(|mut mkdir| mkdir.spawn().expect("it starts"));
+    eventually("both are under way", || {
+        ["dies/made", "lives/made"].iter().all(|name| node.path("source").join(name).exists())
+    });
+    // A server that runs would let it go.
+    let pid = Pid::from_raw(i32::try_from(server.id()).expect("a pid")).expect("it is not 0");
+    kill_process(pid, Signal::STOP).expect("it runs");
+    dies.kill().expect("it is ours");
+    thread::sleep(Duration::from_millis(300));
+    assert!(dies.try_wait().expect("it is ours").is_none(), "it waits for its answer");
+    kill(server);
+    eventually("it ended", || dies.try_wait().expect("it is ours").is_some());
+    assert!(lives.try_wait().expect("it is ours").is_none(), "it waits for the next server");
+    let server = node.serve(&[]);
+    assert!(lives.try_wait().expect("it is ours").is_none(), "it waits under the same rules");
+    lives.kill().expect("it is ours");
+    lives.wait().expect("it is ours");
+    end(&node, server);
 }

@@ -184,7 +184,7 @@ fn killed(heap: &mut Heap) -> Vec<(Waited, Then)> {
     dead.into_iter().filter_map(|number| heap.take(number)).map(|then| (Waited::Killed, then)).collect()
 }
 
-fn is_killed(tid: u32) -> bool {
+pub(super) fn is_killed(tid: u32) -> bool {
     if tid == 0 {
         return false;
     }

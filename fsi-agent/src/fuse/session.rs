@@ -8,13 +8,14 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use fuser::{Config, Filesystem, Notifier, Session, SessionACL};
 use thiserror::Error;
 
 use super::state::{State, StateError};
+use super::under_way::{self, RESENT};
 use crate::sys::fd;
 
 /// Where `flags2` stands in the reply: after the header of 16 bytes, 32 into the body.
@@ -100,7 +101,7 @@ fn take_up(connection: &OwnedFd, state: &State, reply: &[u8]) -> Result<(), Sess
 /// A kernel that does not send again has nobody else to answer what the server before left. Whether it was done is not known.
 fn fail_unanswered(connection: &OwnedFd, state: &State) -> io::Result<()> {
     for (slot, words) in state.requests().used(u64::MAX) {
-        match rustix::io::write(connection, &failure(words[0].load(Ordering::Acquire))) {
+        match rustix::io::write(connection, &failure(words[0].load(Ordering::Acquire), libc::EIO)) {
             // It was answered, only not crossed out.
             Ok(_) | Err(rustix::io::Errno::NOENT) => state.requests().release(slot),
             Err(error) => return Err(error.into()),
@@ -109,11 +110,30 @@ fn fail_unanswered(connection: &OwnedFd, state: &State) -> io::Result<()> {
     Ok(())
 }
 
+/// While no server lives: answers callers that were killed and could not end before they have an answer. How many they were.
+///
+/// # Errors
+/// When the connection or the state cannot be used.
+pub fn let_go_killed(connection: BorrowedFd<'_>, state: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count = 0;
+    for unique in under_way::of_killed(state)? {
+        // The kernel knows a request by its mark as well.
+        for unique in [unique, unique | RESENT] {
+            match rustix::io::write(connection, &failure(unique, libc::EINTR)) {
+                Ok(_) => count += 1,
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(count)
+}
+
 /// An answer without a body: length, negative errno, number of the request.
-fn failure(unique: u64) -> [u8; 16] {
+fn failure(unique: u64, errno: i32) -> [u8; 16] {
     let mut answer = [0; 16];
     answer[..4].copy_from_slice(&16_u32.to_ne_bytes());
-    answer[4..8].copy_from_slice(&(-libc::EIO).to_ne_bytes());
+    answer[4..8].copy_from_slice(&(-errno).to_ne_bytes());
     answer[8..].copy_from_slice(&unique.to_ne_bytes());
     answer
 }
@@ -150,7 +170,7 @@ mod tests {
         let mut answer = [0; 32];
         for unique in [14, 16_u64] {
             assert_eq!(File::from(kernel.try_clone().unwrap()).read(&mut answer).unwrap(), 16);
-            assert_eq!(answer[..16], failure(unique));
+            assert_eq!(answer[..16], failure(unique, libc::EIO));
         }
         assert_eq!(state.requests().used(u64::MAX).count(), 0);
     }

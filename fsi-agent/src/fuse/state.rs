@@ -221,6 +221,34 @@ impl State {
         Table::new(&self.memory.words()[AT_REQUESTS..AT_OPEN])
     }
 
+    /// The same of a state that is not mapped: to look at a slot that was never used costs no memory then.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_requests(file: BorrowedFd<'_>, mut each: impl FnMut(&[u64; REQUEST])) -> io::Result<()> {
+        const SLOT_BYTES: usize = REQUEST * 8;
+        let mut bytes = vec![0; 512 * SLOT_BYTES];
+        let (mut at, end) = (AT_REQUESTS * 8, AT_OPEN * 8);
+        while at < end {
+            let most = bytes.len().min(end - at);
+            let read = rustix::io::pread(file, &mut bytes[..most], at as u64)?;
+            let (slots, _torn) = bytes[..read].as_chunks::<SLOT_BYTES>();
+            if slots.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for slot in slots {
+                let (words, _none) = slot.as_chunks::<8>();
+                let mut record = [0; REQUEST];
+                for (word, bytes) in record.iter_mut().zip(words) {
+                    *word = u64::from_ne_bytes(*bytes);
+                }
+                each(&record);
+            }
+            at += slots.len() * SLOT_BYTES;
+        }
+        Ok(())
+    }
+
     /// Open files, by the number of their slot.
     #[must_use]
     pub fn open_files(&self) -> Table<'_, OPEN> {

@@ -16,15 +16,20 @@
 //! | 8 | 1 + bytes that come free with the object's last name; 0: none, or they were given back |
 //! | 9 | number of the first fault that was logged for it, or 0 |
 //! | 10 | how many were |
+//! | 11 | thread that waits for the answer |
+//! | 12 | the request's number again: word 11 is of this request (servers of earlier versions leave both as they are) |
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::hold;
 use super::state::{Slot, State, Word};
 
 /// Marks a request that the kernel sends again (`FUSE_UNIQUE_RESEND`).
-const RESENT: u64 = 1 << 63;
+pub(super) const RESENT: u64 = 1 << 63;
 
 /// In the place of a number while a request is being written down. No request has it: its highest bit marks those that come again.
 const CLAIMED: u64 = u64::MAX;
@@ -106,8 +111,8 @@ impl UnderWay {
         }
     }
 
-    /// Writes a request down.
-    pub(super) fn begin(&self, unique: u64) -> Guard {
+    /// Writes a request down, for which that thread waits.
+    pub(super) fn begin(&self, unique: u64, tid: u32) -> Guard {
         let plain = unique & !RESENT;
         if unique & RESENT != 0 {
             let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&plain);
@@ -124,10 +129,24 @@ impl UnderWay {
             for word in &words[1..11] {
                 word.store(0, Ordering::Relaxed);
             }
+            words[11].store(tid.into(), Ordering::Relaxed);
+            words[12].store(plain, Ordering::Relaxed);
             table.publish(slot, plain);
         }
         Guard { state: Arc::clone(&self.state), slot, past: None }
     }
+}
+
+/// Requests in a state that no server has, of callers that were killed.
+pub(super) fn of_killed(state: BorrowedFd<'_>) -> io::Result<Vec<u64>> {
+    let mut killed = Vec::new();
+    State::read_requests(state, |words| {
+        let (unique, tid) = (words[0], u32::try_from(words[11]));
+        if unique != 0 && words[12] == unique && tid.is_ok_and(hold::is_killed) {
+            killed.push(unique);
+        }
+    })?;
+    Ok(killed)
 }
 
 /// What came free was counted together with everything else.
@@ -214,7 +233,7 @@ mod tests {
     fn what_a_server_leaves_is_found_once_and_forgotten_after() {
         let file = State::create().unwrap();
         let first = UnderWay::new(State::open(file.as_fd()).unwrap());
-        let guard = first.begin(10);
+        let guard = first.begin(10, 1);
         guard.counts(7);
         guard.opens(0);
         guard.decided(3, 0b101);
@@ -222,20 +241,32 @@ mod tests {
         guard.frees(4096);
         // As a server that is killed: nothing is crossed out.
         std::mem::forget(guard);
-        std::mem::forget(first.begin(12));
+        std::mem::forget(first.begin(12, 1));
         assert!(first.state.requests().claim(0, CLAIMED).is_some());
 
         let next = UnderWay::new(State::open(file.as_fd()).unwrap());
-        assert_eq!(next.begin(10).past(), None, "a number of its own");
-        let guard = next.begin(10 | RESENT);
+        assert_eq!(next.begin(10, 1).past(), None, "a number of its own");
+        let guard = next.begin(10 | RESENT, 1);
         let past = guard.past().unwrap();
         assert_eq!((past.counted, past.opened, past.decision), (7, Some(0), Some((3, 0b101))));
         assert_eq!(guard.before(|| (6, 6)), Before { name: 5, target: 0, begun: true });
         assert_eq!((guard.freed(), guard.freed()), (4096, 0));
         drop(guard);
-        assert_eq!(next.begin(10 | RESENT).past(), None, "once");
+        assert_eq!(next.begin(10 | RESENT, 1).past(), None, "once");
         assert_eq!(next.state.requests().used(u64::MAX).count(), 1);
         next.forget_left();
         assert_eq!(next.state.requests().used(u64::MAX).count(), 0);
+    }
+
+    #[test]
+    fn callers_that_live_are_left_alone() {
+        let file = State::create().unwrap();
+        let first = UnderWay::new(State::open(file.as_fd()).unwrap());
+        std::mem::forget(first.begin(10, rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()));
+        let mut written = Vec::new();
+        State::read_requests(file.as_fd(), |words| written.extend((words[0] != 0).then_some((words[0], words[12]))))
+            .unwrap();
+        assert_eq!(written, [(10, 10)]);
+        assert!(of_killed(file.as_fd()).unwrap().is_empty());
     }
 }

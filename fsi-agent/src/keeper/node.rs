@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TAKES_WITHIN: Duration = Duration::from_secs(1);
 /// How often a mount without a server is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often, in such looks, it is asked who waits for an answer: that reads megabytes.
+const LOOKS_FOR_CALLERS: usize = 5;
 
 /// Why there is no keeper.
 #[derive(Debug, Error)]
@@ -262,7 +264,7 @@ async fn wait(volumes: &Volumes, id: &str, serial: u64) {
         Some(volume) if volume.serial() == serial => volume.left(),
         Some(_) | None => return,
     }
-    loop {
+    for look in 0_usize.. {
         {
             let mut volumes = locked(volumes);
             let Some(volume) = volumes.get(id).filter(|volume| volume.serial() == serial) else { return };
@@ -276,6 +278,13 @@ async fn wait(volumes: &Volumes, id: &str, serial: u64) {
                 }
                 volumes.remove(id);
                 return;
+            }
+            if look.is_multiple_of(LOOKS_FOR_CALLERS) {
+                match volume.let_go_killed() {
+                    Ok(0) => {}
+                    Ok(callers) => tracing::info!(volume = id, callers, "callers that were killed are let go"),
+                    Err(error) => tracing::warn!(volume = id, %error, "callers that were killed are not let go"),
+                }
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -41,7 +41,7 @@ impl Interposer {
         W: FnOnce(&Way<'_>) -> Result<T, Errno>,
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
-        let under = self.under_way.begin(call.unique);
+        let under = self.under_way.begin(call.unique, call.tid);
         let armed = self.armed();
         let paused = self.state.word(Word::Paused).load(Ordering::Relaxed) != 0;
         let decider = armed.decider.as_deref().filter(|_| !paused && armed.any.contains(ask.op));

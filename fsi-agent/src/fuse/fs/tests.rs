@@ -103,7 +103,7 @@ impl Kept {
 
     /// A server that is killed before it looked at anything.
     fn killed_at_once(&self, unique: u64) {
-        std::mem::forget(self.server().under_way.begin(unique));
+        std::mem::forget(self.server().under_way.begin(unique, 1));
     }
 
     /// A server that is killed after it looked what the names stand for and did `work`.
@@ -112,7 +112,7 @@ impl Kept {
     }
 
     fn killed_after_noting(&self, unique: u64, stands_for: (u64, u64), work: impl FnOnce()) -> Before {
-        let guard = self.server().under_way.begin(unique);
+        let guard = self.server().under_way.begin(unique, 1);
         let before = guard.before(|| stands_for);
         work();
         std::mem::forget(guard);
@@ -289,7 +289,7 @@ fn bytes_of_a_file_that_ended_with_its_server_come_free_once() {
         let gone = number(&server, "goes");
         let bytes = rustix::fs::statx(CWD, kept.path("goes"), AtFlags::empty(), rustix::fs::StatxFlags::BLOCKS);
         let bytes = bytes.unwrap().stx_blocks * 512;
-        let guard = server.under_way.begin(UNIQUE);
+        let guard = server.under_way.begin(UNIQUE, 1);
         {
             let armed = server.armed();
             let decision = Default::default();

@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 use super::super::message::{self, DESCRIPTORS};
 use super::super::mounted::has_ended;
 use super::protocol::MAX_LAYOUT;
+use crate::fuse::session;
 
 /// A server that ends sooner has served nobody: the time without one goes on. So a mount that kills each of its servers is let go in
 /// the end, and one whose servers are killed with the container they are in is not.
 const LONG_LIFE: Duration = Duration::from_secs(1);
 /// Descriptors that servers may give to hold for one mount; a server asks for no more than a few hundred.
 const MAX_HELD: usize = 4096;
+
+/// Which of the descriptors they are.
+const CONNECTION: usize = 0;
+const STATE: usize = 2;
 
 /// Why a mount is kept no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub(super) enum End {
 pub(super) struct Volume {
     layout: String,
     deadline: Duration,
-    /// In the order of [`message::ToServer::Start`]; the first is /dev/fuse.
+    /// In the order of [`message::ToServer::Start`].
     descriptors: [OwnedFd; DESCRIPTORS],
     held: BTreeMap<u64, OwnedFd>,
     /// Of the server that has it, or had it last; no two are the same.
@@ -110,7 +115,17 @@ impl Volume {
     }
 
     pub(super) fn ended(&self) -> bool {
-        has_ended(self.descriptors[0].as_fd())
+        has_ended(self.descriptors[CONNECTION].as_fd())
+    }
+
+    /// Without a server: lets callers go that were killed. A request that a server had taken holds its caller, who may be the very one that
+    /// has to end before there is another server.
+    pub(super) fn let_go_killed(&self) -> io::Result<usize> {
+        // What a server of another layout wrote down is not understood.
+        if self.is_served() || self.layout != message::layout() {
+            return Ok(0);
+        }
+        session::let_go_killed(self.descriptors[CONNECTION].as_fd(), self.descriptors[STATE].as_fd())
     }
 
     pub(super) fn is_served(&self) -> bool {
