@@ -75,6 +75,7 @@ pub(super) const ALL: &[Case] = &[
     ends::KEEPER_KILLED,
     ends::KUBELET_KILLED,
     ends::BOTH_KILLED,
+    ends::DRIVER_KILLED_OFTEN,
     ends::upgrade::UPGRADED,
     ends::restart::NODE_RESTARTED,
     docs::WALKED,

@@ -5,6 +5,7 @@ pub(super) mod upgrade;
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -60,6 +61,13 @@ pub(super) const BOTH_KILLED: Case = Case {
     shows: "kill -9 of keeper, driver and servers of a node at once: the pod has an event that says what to do, and comes back",
     takes: Takes::OwnInterposer,
     check: both_killed,
+};
+
+pub(super) const DRIVER_KILLED_OFTEN: Case = Case {
+    name: "ends-driver-killed-often",
+    shows: "kill -9 of fsi-csi again and again while pods come and go: none sees an error or is stuck, no mount stays on a node",
+    takes: Takes::OwnInterposer,
+    check: driver_killed_often,
 };
 
 /// Of a cluster of ours.
@@ -203,6 +211,64 @@ fn both_killed(place: &Place<'_>) -> Result<()> {
     ensure!(code != 0, "the bare folder shows: {said}");
     place.run(&["delete", "pod", "victim", "--timeout=60s"])?;
     pod("grep kept /data/file && sleep infinity")
+}
+
+fn driver_killed_often(place: &Place<'_>) -> Result<()> {
+    // One pod stays, and sees no error.
+    write_to_volume(place)?;
+    let class = &place.namespace;
+    let inline = "csi: { driver: interposer.fsi.dev, volumeAttributes: { faults: \"fsync=EIO\" } }";
+    let end = Instant::now() + Duration::from_secs(25);
+    let kills = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| kill_drivers_until(place, end));
+        let mut wave = 0;
+        while Instant::now() < end {
+            wave += 1;
+            let (claimed, inlined) = (format!("claimed-{wave}"), format!("inline-{wave}"));
+            place.claim(&claimed, class, "16Mi")?;
+            let claim = format!("persistentVolumeClaim: {{ claimName: {claimed} }}");
+            place.pod(&claimed, "sleep infinity", &claim, "")?;
+            place.pod(&inlined, "sleep infinity", inline, "")?;
+            // Some of them are ready by then, some are not.
+            std::thread::sleep(Duration::from_millis(1500 * (wave % 4)));
+            place.run(&["delete", "pod", &claimed, &inlined, "--wait=false"])?;
+            place.run(&["delete", "pvc", &claimed, "--wait=false"])?;
+        }
+        killer.join().map_err(|_panic| anyhow!("a thread panicked"))?
+    })?;
+    ensure!(kills >= 6, "only {kills} kills");
+    still_writes(place)?;
+    place.run(&["delete", "pod", "writer", "--timeout=60s"])?;
+    place.run(&["delete", "pvc", "data", "--wait=false"])?;
+    eventually(90, "pods and claims go", || {
+        let left = place.run(&["get", "pods,pvc", "-o", "name"])?;
+        ensure!(left.trim().is_empty(), "{}", left.replace('\n', " "));
+        Ok(())
+    })?;
+    no_mounts()
+}
+
+/// SIGKILL to the drivers of both nodes, some time apart; how many that were.
+fn kill_drivers_until(place: &Place<'_>, end: Instant) -> Result<usize> {
+    let mut kills = 0;
+    for round in 0_u64.. {
+        if Instant::now() >= end {
+            break;
+        }
+        for node in NODES {
+            // One that is between two lives cannot be killed.
+            let Ok(drivers) = pids(node, "fsi-csi node") else { continue };
+            let pod = pod_on(place.kubectl(), "csi-node", node);
+            kills += usize::from(kill(&drivers).is_ok());
+            if let Ok(pod) = pod {
+                // The kubelet would wait longer and longer before it starts the same one again.
+                let delete = ["-n", "fsi", "delete", "pod", &pod, "--force", "--grace-period=0", "--ignore-not-found"];
+                place.kubectl().run(&delete)?;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(700 + round * 1_370 % 1_900));
+    }
+    Ok(kills)
 }
 
 /// A pod that writes to an interposed volume, and its node.
