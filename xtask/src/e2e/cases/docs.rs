@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::super::cluster::entrance;
 use super::super::images::OTHER_FSI;
 use super::super::install;
+use super::super::kubectl::eventually;
 use super::ends::no_mounts;
 use super::{Case, Place, Takes};
 
@@ -52,8 +53,11 @@ fn walked(place: &Place<'_>) -> Result<()> {
         let (_, tag) = OTHER_FSI.rsplit_once(':').context("an image has a tag")?;
         let upgrade = page.block("Upgrade and rollback", 0)?.replace("NEW", tag);
         shell(place, &upgrade)?;
-        let kept = walk("Upgrade and rollback", 1)?;
-        ensure!(kept.contains("\tserved\t"), "{kept}");
+        eventually(90, "the volume is served again", || {
+            let kept = walk("Upgrade and rollback", 1)?;
+            ensure!(kept.contains("\tserved\t"), "{kept}");
+            Ok(())
+        })?;
         walk("From nothing to EIO, in five", 3)?;
         walk("Uninstall", 0)?;
         let left = place.kubectl().run(&["get", "pv,sc,csidriver,csinode", "-o", "yaml"])?;
