@@ -39,8 +39,11 @@ fn walked(place: &Place<'_>) -> Result<()> {
     let held = (|| {
         let top = walk("Observe only, in two minutes", 0)?;
         ensure!(top.contains("ops/s"), "the last command gives no table:\n{top}");
-        let metrics = walk("Observe only, in two minutes", 1)?;
-        ensure!(metrics.contains("fsi_operations_total{namespace="), "{metrics}");
+        eventually(60, "some pod of the node does something", || {
+            let metrics = walk("Observe only, in two minutes", 1)?;
+            ensure!(metrics.contains("fsi_operations_total{namespace="), "{metrics}");
+            Ok(())
+        })?;
 
         let classes = walk("From nothing to EIO, in five", 0)?;
         ensure!(classes.contains("fsi-flaky"), "{classes}");
