@@ -82,11 +82,11 @@ impl Cluster {
     }
 
     /// What a program of this machine is started with to reach the cluster.
-    pub(super) fn reach(&self) -> Vec<OsString> {
+    fn reach(&self) -> Vec<OsString> {
         ["nsenter", "--net", "--target", &self.pid].iter().map(OsString::from).collect()
     }
 
-    pub(super) fn kubeconfig(&self) -> PathBuf {
+    fn kubeconfig(&self) -> PathBuf {
         self.work.join("admin.conf")
     }
 
@@ -117,7 +117,8 @@ done"#,
         let enter = format!(
             r#"# A shell, or a command, in the network of the cluster.
 export KUBECONFIG={work}/admin.conf PATH={work}/tools:{work}/bin:$PATH
-export HELM_CACHE_HOME={work}/helm HELM_CONFIG_HOME={work}/helm HELM_DATA_HOME={work}/helm
+# What Helm keeps of charts and repositories goes with the cluster.
+export HELM_CACHE_HOME={work}/helm HELM_CONFIG_HOME={work}/helm HELM_DATA_HOME={work}/helm HELMFILE_CACHE_HOME={work}/helm
 [ $# -gt 0 ] || set -- "${{SHELL:-/bin/sh}}"
 exec nsenter --net --target {pid} -- "$@""#
         );

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use xtask::workspace::Workspace;
 
-use super::cluster::{Cluster, work};
+use super::cluster::{Cluster, entrance};
 use crate::progress::run_logged;
 use crate::setup::{HELM, HELMFILE};
 
@@ -15,21 +15,12 @@ pub(super) fn sync(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
     let path = workspace.path("tests/cluster/local-path.yaml");
     let other = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     cluster.kubectl().apply(&other)?;
-    let mut reach = cluster.reach().into_iter();
-    let mut command = Command::new(reach.next().unwrap_or_default());
-    command.args(reach).arg(HELMFILE.program(workspace));
+    let mut command = Command::new(entrance());
+    command.arg(HELMFILE.program(workspace));
     command.arg("--helm-binary").arg(HELM.program(workspace));
     command.arg("--file").arg(workspace.path("helm/helmfile.yaml.gotmpl")).args(["--environment", "test"]);
     let has_driver = workspace.path("fsi-csi/Cargo.toml").exists();
     command.args(["--state-values-set", &format!("interposer={has_driver}")]);
-    command.args(["sync", "--skip-deps"]).env("KUBECONFIG", cluster.kubeconfig());
-    keep_in_cluster(&mut command);
+    command.args(["sync", "--skip-deps"]);
     run_logged("install FSI and its backends", command, &workspace.target_dir().join("e2e/helmfile.log"))
-}
-
-/// What Helm keeps of charts and repositories goes with the cluster.
-pub(super) fn keep_in_cluster(command: &mut Command) {
-    for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELMFILE_CACHE_HOME"] {
-        command.env(name, work().join("helm"));
-    }
 }

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::super::super::cluster::work;
-use super::super::super::install;
+use super::super::super::cluster::{entrance, work};
 use super::super::super::kubectl::eventually;
 use super::super::backends::pod_on;
 use super::super::{Case, Place, Takes};
@@ -62,9 +61,8 @@ fn upgraded(place: &Place<'_>) -> Result<()> {
 /// Runs Helm on the release, and waits until its pods are ready.
 fn helm(place: &Place<'_>, arguments: &[&str]) -> Result<()> {
     let ours = place.setting.own()?;
-    let mut command = Command::new(work().join("enter"));
+    let mut command = Command::new(entrance());
     command.arg(ours.helm()).args(arguments).args(["--namespace", "fsi", "--wait", "--timeout", "120s"]);
-    install::keep_in_cluster(&mut command);
     let output = command.output().context("start Helm")?;
     ensure!(
         output.status.success(),
