@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::keeper::message::{self, DESCRIPTORS, ToKeeper, ToServer};
+use crate::keeper::message::{self, Given, ToKeeper, ToServer};
 use crate::keeper::node::client::{self, Place};
 use crate::keeper::node::protocol::{Answer, Hello};
 use crate::sys::fd::Wait;
@@ -55,7 +55,7 @@ pub struct KeeperLink {
 struct Kept {
     place: Place,
     deadline: Duration,
-    descriptors: [OwnedFd; DESCRIPTORS],
+    given: Given<OwnedFd>,
     held: Mutex<BTreeMap<u64, OwnedFd>>,
 }
 
@@ -73,12 +73,12 @@ impl KeeperLink {
     pub fn of_node(
         socket: OwnedFd,
         held: Vec<(u64, OwnedFd)>,
-        descriptors: [OwnedFd; DESCRIPTORS],
+        given: Given<OwnedFd>,
         place: Place,
         deadline: Duration,
     ) -> io::Result<Arc<Self>> {
         let copies = held.iter().map(|(node, file)| Ok((*node, file.try_clone()?))).collect::<io::Result<_>>()?;
-        let kept = Some(Kept { place, deadline, descriptors, held: Mutex::new(copies) });
+        let kept = Some(Kept { place, deadline, given, held: Mutex::new(copies) });
         let link = Arc::new(Self { kept, ..Self::new(socket, held) });
         let weak = Arc::downgrade(&link);
         thread::Builder::new().name("fsi-keeper-link".to_owned()).spawn(move || look_after(&weak))?;
@@ -115,8 +115,7 @@ impl KeeperLink {
     fn go_back(&self, kept: &Kept) -> io::Result<()> {
         let socket = client::connect(&kept.place.socket)?;
         let hello = Hello::Back { id: kept.place.id.clone(), layout: message::layout(), deadline: kept.deadline };
-        let descriptors = kept.descriptors.each_ref().map(|descriptor| descriptor.as_fd());
-        match client::greet(socket.as_fd(), &hello, &descriptors)? {
+        match client::greet(socket.as_fd(), &hello, &kept.given.lent())? {
             Answer::Granted => {}
             Answer::Refused { sentence } => return Err(io::Error::other(sentence)),
             Answer::Unknown | Answer::Volumes { .. } => return Err(io::ErrorKind::InvalidData.into()),

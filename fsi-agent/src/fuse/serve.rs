@@ -22,7 +22,7 @@ use super::session::{self, SessionError};
 use super::state::{State, StateError, Word};
 use crate::control::service;
 use crate::keeper;
-use crate::keeper::message::{self, DESCRIPTORS, ToServer};
+use crate::keeper::message::{self, Given, ToServer};
 use crate::keeper::node::client::Place;
 use crate::reports::{self, MountInfo};
 use crate::rules::replay::line::{self, LineError};
@@ -319,7 +319,7 @@ fn take_over(socket: OwnedFd, place: Option<Place>) -> Result<(OwnedFd, Parts), 
             return Err(ServeError::Unexpected("something before the start"));
         }
     };
-    let Ok(descriptors) = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors) else {
+    let Some(given) = Given::from_all(descriptors) else {
         return Err(ServeError::Unexpected("a start without its descriptors"));
     };
     let mut held = Vec::with_capacity(count);
@@ -334,8 +334,8 @@ fn take_over(socket: OwnedFd, place: Option<Place>) -> Result<(OwnedFd, Parts), 
             }
         }
     }
-    let copies = place.is_some().then(|| copies_of(&descriptors)).transpose().map_err(ServeError::TakeOver)?;
-    let [connection, source, state, undo, memory, faults, control, config] = descriptors;
+    let copies = place.is_some().then(|| given.try_clone()).transpose().map_err(ServeError::TakeOver)?;
+    let Given { connection, source, state, undo, memory, faults, control, config } = given;
     let state = State::open(state.as_fd())?;
     let config = read_config(config).map_err(ServeError::TakeOver)?;
     let keeper = match place.zip(copies) {
@@ -345,11 +345,6 @@ fn take_over(socket: OwnedFd, place: Option<Place>) -> Result<(OwnedFd, Parts), 
         None => Arc::new(KeeperLink::new(socket, held)),
     };
     Ok((connection, Parts { source, state, undo, memory, faults, control, config, keeper }))
-}
-
-fn copies_of(descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<[OwnedFd; DESCRIPTORS]> {
-    let copies: Vec<_> = descriptors.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-    copies.try_into().map_err(|_wrong: Vec<_>| io::ErrorKind::InvalidData.into())
 }
 
 fn receive(socket: &OwnedFd) -> Result<(ToServer, Vec<OwnedFd>), ServeError> {

@@ -20,11 +20,58 @@ const MAX_SENTENCE: usize = 4096;
 /// Descriptors that come with [`ToServer::Start`].
 pub const DESCRIPTORS: usize = 8;
 
+/// A mount, as a keeper and its servers have it: what comes with [`ToServer::Start`], in this order.
+#[derive(Debug)]
+pub struct Given<T> {
+    /// /dev/fuse.
+    pub connection: T,
+    pub source: T,
+    pub state: T,
+    pub undo: T,
+    /// What fakes remember.
+    pub memory: T,
+    /// The last faults.
+    pub faults: T,
+    /// Where the control socket is listened to.
+    pub control: T,
+    pub config: T,
+}
+
+impl<T> Given<T> {
+    /// `None` when there are more or fewer.
+    #[must_use]
+    pub fn from_all(all: Vec<T>) -> Option<Self> {
+        let [connection, source, state, undo, memory, faults, control, config] = all.try_into().ok()?;
+        Some(Self { connection, source, state, undo, memory, faults, control, config })
+    }
+
+    #[must_use]
+    pub const fn all(&self) -> [&T; DESCRIPTORS] {
+        let Self { connection, source, state, undo, memory, faults, control, config } = self;
+        [connection, source, state, undo, memory, faults, control, config]
+    }
+}
+
+impl Given<OwnedFd> {
+    /// The same files under other numbers.
+    ///
+    /// # Errors
+    /// When there is no room for another descriptor.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let copies: Vec<_> = self.all().into_iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Self::from_all(copies).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    #[must_use]
+    pub fn lent(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
+        self.all().map(|descriptor| descriptor.as_fd())
+    }
+}
+
 /// From the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToServer {
-    /// The first message. With it, in this order: /dev/fuse, the source, the state, the undo data, the memory of fakes, the
-    /// last faults, the listening control socket, the configuration. `held` descriptors follow.
+    /// The first message, with what is [`Given`]. `held` descriptors follow.
     Start { held: usize },
     /// Descriptors that a server before this one gave to hold, in the order of their nodes.
     Held { nodes: Vec<u64> },
@@ -72,7 +119,7 @@ pub fn send(socket: BorrowedFd<'_>, message: &impl Serialize, descriptors: &[Bor
     fd::send(socket, &serde_json::to_vec(message)?, descriptors)
 }
 
-/// Gives a mount to a server: the descriptors of [`ToServer::Start`], and what servers before it gave to hold.
+/// Gives a mount to a server: what is [`Given`], and what servers before it gave to hold.
 ///
 /// # Errors
 /// When the server is gone.

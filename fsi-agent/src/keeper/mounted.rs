@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::KeeperError;
-use super::message::{self, DESCRIPTORS};
+use super::message::{self, Given};
 use crate::fuse::config::MountConfig;
 use crate::fuse::fake::Memory;
 use crate::fuse::fault_log;
@@ -31,14 +31,7 @@ pub(super) struct Mounted {
     pub(super) config: MountConfig,
     pub(super) state: Arc<State>,
     pub(super) held: BTreeMap<u64, OwnedFd>,
-    connection: OwnedFd,
-    source: OwnedFd,
-    state_file: OwnedFd,
-    undo: OwnedFd,
-    memory: OwnedFd,
-    faults: OwnedFd,
-    control: OwnedFd,
-    written_config: OwnedFd,
+    given: Given<OwnedFd>,
     socket: PathBuf,
 }
 
@@ -55,21 +48,18 @@ impl Mounted {
         mount::fuse(connection.as_fd(), &config.source, &config.target, config.forbids())
             .map_err(|error| KeeperError::Mount(config.target.clone(), error))?;
         let target = config.target.clone();
-        let parts = Self {
-            config,
-            state,
-            held: BTreeMap::new(),
+        let given = Given {
             connection,
             source,
-            state_file,
+            state: state_file,
             undo,
             memory,
             faults,
             control: File::open("/dev/null").map_err(KeeperError::Memory)?.into(),
-            written_config: rustix::fs::memfd_create("fsi-config", MemfdFlags::CLOEXEC)
+            config: rustix::fs::memfd_create("fsi-config", MemfdFlags::CLOEXEC)
                 .map_err(|error| KeeperError::Memory(error.into()))?,
-            socket: PathBuf::new(),
         };
+        let parts = Self { config, state, held: BTreeMap::new(), given, socket: PathBuf::new() };
         parts.begin().inspect_err(|_error| {
             // Nobody was told of it yet, so the bare directory may show.
             mount::unmount(&target, Unmount::Detach).ok();
@@ -78,7 +68,8 @@ impl Mounted {
 
     fn begin(mut self) -> Result<Self, KeeperError> {
         let mut bytes = vec![0; READ_BYTES];
-        let length = rustix::io::read(&self.connection, &mut bytes).map_err(|error| KeeperError::Init(error.into()))?;
+        let length =
+            rustix::io::read(&self.given.connection, &mut bytes).map_err(|error| KeeperError::Init(error.into()))?;
         self.state.set_init(&bytes[..length])?;
         let mounts = mount::mounts().map_err(KeeperError::Mounts)?;
         let ours = mount::at(&mounts, &self.config.target).filter(|mount| mount.fstype == mount::FSTYPE);
@@ -89,10 +80,10 @@ impl Mounted {
         }
         self.config.rules_text.clear();
         let text = serde_json::to_vec(&self.config).map_err(|error| KeeperError::Memory(error.into()))?;
-        let written = self.written_config.try_clone().map_err(KeeperError::Memory)?;
+        let written = self.given.config.try_clone().map_err(KeeperError::Memory)?;
         File::from(written).write_all(&text).map_err(KeeperError::Memory)?;
         self.socket = super::socket_path(device);
-        self.control = listen(&self.socket).map_err(|error| KeeperError::Control(self.socket.clone(), error))?;
+        self.given.control = listen(&self.socket).map_err(|error| KeeperError::Control(self.socket.clone(), error))?;
         Ok(self)
     }
 
@@ -104,29 +95,18 @@ impl Mounted {
         self.state.word(Word::Progress).load(Ordering::Relaxed)
     }
 
-    /// In the order of [`message::ToServer::Start`].
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
-        [
-            &self.connection,
-            &self.source,
-            &self.state_file,
-            &self.undo,
-            &self.memory,
-            &self.faults,
-            &self.control,
-            &self.written_config,
-        ]
-        .map(|file| file.as_fd())
+    pub(super) const fn given(&self) -> &Given<OwnedFd> {
+        &self.given
     }
 
     /// Hands everything to a new server.
     pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        message::hand_over(socket, &self.descriptors(), &self.held)
+        message::hand_over(socket, &self.given.lent(), &self.held)
     }
 
     /// Whether the connection ended: everything was unmounted, or it was aborted.
     pub(super) fn ended(&self) -> bool {
-        has_ended(self.connection.as_fd())
+        has_ended(self.given.connection.as_fd())
     }
 
     pub(super) fn abort(&self) -> io::Result<()> {

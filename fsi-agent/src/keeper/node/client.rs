@@ -109,7 +109,7 @@ pub fn mount(place: &Place, mut config: MountConfig) -> Result<OwnedFd, ClientEr
     config.keeper_pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default();
     let mounted = Mounted::new(config)?;
     let hello = Hello::New { id: place.id.clone(), layout: message::layout(), deadline };
-    let answer = greet(socket.as_fd(), &hello, &mounted.descriptors()).map_err(failed);
+    let answer = greet(socket.as_fd(), &hello, &mounted.given().lent()).map_err(failed);
     if let Ok(Answer::Granted) = answer {
         return Ok(socket);
     }

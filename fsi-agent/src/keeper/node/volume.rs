@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::message::{self, DESCRIPTORS};
+use super::super::message::{self, DESCRIPTORS, Given};
 use super::super::mounted::has_ended;
 use super::protocol::MAX_LAYOUT;
 use crate::fuse::session;
@@ -16,10 +16,6 @@ use crate::fuse::session;
 const LONG_LIFE: Duration = Duration::from_secs(1);
 /// Descriptors that servers may give to hold for one mount; a server asks for no more than a few hundred.
 const MAX_HELD: usize = 4096;
-
-/// Which of the descriptors they are.
-const CONNECTION: usize = 0;
-const STATE: usize = 2;
 
 /// Why a mount is kept no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +28,7 @@ pub(super) enum End {
 pub(super) struct Volume {
     layout: String,
     deadline: Duration,
-    /// In the order of [`message::ToServer::Start`].
-    descriptors: [OwnedFd; DESCRIPTORS],
+    given: Given<OwnedFd>,
     held: BTreeMap<u64, OwnedFd>,
     /// Of the server that has it, or had it last; no two are the same.
     serial: u64,
@@ -50,14 +45,14 @@ impl Volume {
             return Err(format!("a layout has at most {MAX_LAYOUT} bytes"));
         }
         let count = descriptors.len();
-        let Ok(descriptors) = descriptors.try_into() else {
+        let Some(given) = Given::from_all(descriptors) else {
             return Err(format!("a mount has {DESCRIPTORS} descriptors, not {count}"));
         };
         let (held, serial, came_back) = (BTreeMap::new(), 0, false);
         Ok(Self {
             layout,
             deadline,
-            descriptors,
+            given,
             held,
             serial,
             came_back,
@@ -102,7 +97,7 @@ impl Volume {
 
     /// Gives everything to a server.
     pub(super) fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        message::hand_over(socket, &self.descriptors.each_ref().map(|descriptor| descriptor.as_fd()), &self.held)
+        message::hand_over(socket, &self.given.lent(), &self.held)
     }
 
     /// Why it need not be kept any longer.
@@ -115,7 +110,7 @@ impl Volume {
     }
 
     pub(super) fn ended(&self) -> bool {
-        has_ended(self.descriptors[CONNECTION].as_fd())
+        has_ended(self.given.connection.as_fd())
     }
 
     /// Without a server: lets callers go that were killed. A request that a server had taken holds its caller, who may be the very one that
@@ -125,7 +120,7 @@ impl Volume {
         if self.is_served() || self.layout != message::layout() {
             return Ok(0);
         }
-        session::let_go_killed(self.descriptors[CONNECTION].as_fd(), self.descriptors[STATE].as_fd())
+        session::let_go_killed(self.given.connection.as_fd(), self.given.state.as_fd())
     }
 
     pub(super) fn is_served(&self) -> bool {
