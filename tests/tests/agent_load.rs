@@ -96,10 +96,10 @@ fn collectors_that_misbehave_hold_up_nothing_and_each_loss_is_counted() {
         habits.into_iter().map(|habit| (format!("{habit:?}"), bad_collector::start(habit))).collect();
     ports.push(("away".to_owned(), free_port()));
     let endpoint = |scheme: &str, port: u16| format!("{{ url: '{scheme}://127.0.0.1:{port}', deadline: 200ms }}");
-    // With room for all that comes in one moment. How the labels name it:
-    let good = format!("http://127.0.0.1:{}", collector.grpc);
+    let good = format!("grpc://127.0.0.1:{}", collector.grpc);
     let mut endpoints = vec![
-        format!("{{ url: 'grpc://127.0.0.1:{}', queue: 65536 }}", collector.grpc),
+        // With room for all that comes in one moment.
+        format!("{{ url: '{good}', queue: 65536 }}"),
         endpoint("grpc", bad_collector::start(Habit::Garbage)),
     ];
     endpoints.extend(ports.iter().map(|(_, port)| endpoint("http", *port)));

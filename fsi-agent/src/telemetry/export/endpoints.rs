@@ -71,8 +71,14 @@ impl Endpoints {
         for endpoint in endpoints {
             let target = Target::parse(&endpoint.url)?;
             let options = options(endpoint, spool, Arc::clone(containers))?;
-            let mut one =
-                One { name: target.name(), target, options, spans: None, metrics: endpoint.metrics, pusher: None };
+            let mut one = One {
+                name: target.name.clone(),
+                target,
+                options,
+                spans: None,
+                metrics: endpoint.metrics,
+                pusher: None,
+            };
             if endpoint.spans {
                 let (sink, handle) = OtlpSink::start(&endpoint.url, one.options.clone())?;
                 sinks.push(sink);

@@ -16,6 +16,8 @@ pub(super) enum Protocol {
 pub(super) struct Target {
     pub(super) protocol: Protocol,
     pub(super) endpoint: String,
+    /// What it is called in reports and metrics: as it was written, without user and password.
+    pub(super) name: String,
 }
 
 /// The port that OTLP reserves for gRPC.
@@ -37,6 +39,8 @@ impl Target {
             return Err(refused("the port is none"));
         }
         let path = uri.path_and_query().map_or("", |path| path.as_str()).trim_end_matches('/');
+        let (_user, address) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
+        let name = format!("{scheme}://{address}{path}");
         let (tls, protocol) = match scheme {
             "grpc" => ("http", Protocol::Grpc),
             "grpcs" => ("https", Protocol::Grpc),
@@ -49,15 +53,7 @@ impl Target {
             Protocol::Http if path.is_empty() => "/v1/traces",
             Protocol::Grpc | Protocol::Http => path,
         };
-        Ok(Self { protocol, endpoint: format!("{tls}://{authority}{path}") })
-    }
-
-    /// What it is called in reports and metrics: no user, no password.
-    pub(super) fn name(&self) -> String {
-        match (self.endpoint.split_once("://"), self.endpoint.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-            (_, _) => self.endpoint.clone(),
-        }
+        Ok(Self { protocol, endpoint: format!("{tls}://{authority}{path}"), name })
     }
 
     /// Where metrics go: over HTTP to the path beside that of traces.
@@ -92,8 +88,9 @@ mod tests {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.protocol, target.endpoint.as_str()), (protocol, endpoint), "{url}");
         }
-        assert_eq!(Target::parse("http://user:secret@h:1/x").unwrap().name(), "http://h:1/x");
-        assert_eq!(Target::parse("grpc://h:1").unwrap().name(), "http://h:1");
+        let name = |url| Target::parse(url).unwrap().name;
+        assert_eq!(name("http://user:secret@h:1/x"), "http://h:1/x");
+        assert_eq!([name("grpc://h:1"), name("https://h:4318/")], ["grpc://h:1", "https://h:4318"]);
         let metrics = |url| Target::parse(url).unwrap().metrics_endpoint();
         assert_eq!(metrics("http://h/otlp/v1/traces").unwrap(), "http://h/otlp/v1/metrics");
         assert_eq!(metrics("grpc://h:1").unwrap(), "http://h:1");

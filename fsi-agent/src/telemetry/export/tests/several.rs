@@ -59,7 +59,7 @@ fn one_that_is_away_does_not_hold_up_the_others() {
     assert_eq!((counts[1].exported, counts[2].exported), (1000, 1000));
     assert_eq!((to_first.lock().unwrap().len(), to_second.lock().unwrap().len()), (1000, 1000));
     let text = metrics::text(&families(&reports)).unwrap();
-    let line = format!("fsi_otlp_spans_total{{endpoint=\"{}/v1/traces\",outcome=\"exported\"}} 1000\n", first);
+    let line = format!("fsi_otlp_spans_total{{endpoint=\"{}\",outcome=\"exported\"}} 1000\n", first);
     assert!(text.contains(&line), "{text}");
 }
 
