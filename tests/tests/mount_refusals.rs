@@ -82,10 +82,17 @@ fn without_root() {
     let copy = places.path().join("fsi");
     fs::copy(fsi_tests::fsi::binary(), &copy).expect("a copy");
     fs::set_permissions(places.path(), Permissions::from_mode(0o755)).expect("it is ours");
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
-    let output = output(command.args(["mount", "source", "empty"]).current_dir(places.path()));
-    assert_eq!((output.status.code(), text(&output.stderr).trim()), (Some(2), "fsi: mounting needs root"));
+    let refused = |lacking: &[&str], sentence: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(lacking).arg(&copy).args(["mount", "source", "empty"]).current_dir(places.path());
+        let output = output(&mut command);
+        assert_eq!((output.status.code(), text(&output.stderr).trim()), (Some(2), sentence));
+    };
+    refused(&["--reuid=65534", "--regid=65534", "--clear-groups"], "fsi: mounting needs root");
+    refused(
+        &["--bounding-set=-sys_admin"],
+        "fsi: mounting needs CAP_SYS_ADMIN, and this process does not have it, although it is root's",
+    );
 }
 
 /// Rules that are wrong by one letter, where, and what might have been meant.

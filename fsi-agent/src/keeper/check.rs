@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
 use crate::sys::mount::{self, FSTYPE};
@@ -20,6 +21,8 @@ pub enum Covering {
 pub enum Refusal {
     #[error("mounting needs root")]
     NotRoot,
+    #[error("mounting needs CAP_SYS_ADMIN, and this process does not have it, although it is root's")]
+    NotPrivileged,
     #[error("/dev/fuse: {0}; is the kernel's module `fuse` loaded?")]
     NoFuse(#[source] io::Error),
     #[error("{what} {}: {error}", path.display())]
@@ -45,6 +48,9 @@ pub enum Refusal {
 pub fn places(source: &Path, target: &Path, covering: Covering) -> Result<(PathBuf, PathBuf), Refusal> {
     if !rustix::process::geteuid().is_root() {
         return Err(Refusal::NotRoot);
+    }
+    if capabilities(None).is_ok_and(|held| !held.effective.contains(CapabilitySet::SYS_ADMIN)) {
+        return Err(Refusal::NotPrivileged);
     }
     let device = fs::File::options().read(true).write(true).open("/dev/fuse");
     device.map_err(Refusal::NoFuse)?;
