@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use xtask::workspace::Workspace;
 
@@ -20,6 +20,8 @@ use self::archive::{Image, Layer};
 pub(crate) use self::programs::{Programs, static_std};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What a node loads at most before it watches or serves; bytes, compressed.
+const MOST: u64 = 20 << 20;
 /// Certificates that a collector's is checked with where the configuration names none.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -54,7 +56,9 @@ pub(crate) fn build(workspace: &Workspace, name: &str, format: Format, out: &Pat
 
 /// Writes the image of these programs; returns the size of its layers.
 pub(crate) fn write(workspace: &Workspace, name: &str, programs: &Programs, format: Format, out: &Path) -> Result<u64> {
-    fsi(workspace, name, programs)?.write(format, out)
+    let size = fsi(workspace, name, programs)?.write(format, out)?;
+    ensure!(size <= MOST, "{name} has {:.1} MiB compressed, and may have {:.0} MiB", mib(size), mib(MOST));
+    Ok(size)
 }
 
 fn fsi(workspace: &Workspace, name: &str, programs: &Programs) -> Result<Image> {
