@@ -7,11 +7,11 @@ mod processes;
 pub mod requests;
 mod setup;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use fsi_csi::proto::csi::controller_client::ControllerClient;
 use fsi_csi::proto::csi::node_client::NodeClient;
@@ -160,6 +160,20 @@ impl Driver {
         let folders = ["run/csi/mounts", "run/csi/servers"];
         let entries = folders.iter().flat_map(|folder| fs::read_dir(self.path(folder)).into_iter().flatten().flatten());
         entries.map(|entry| entry.path()).collect()
+    }
+
+    /// Waits until nothing remembers a start that came to nothing: it is forgotten after a minute, which is over.
+    pub fn forgets_starts(&self) {
+        eventually("no start is remembered", || {
+            for note in self.notes() {
+                // It may be forgotten just now.
+                if let Ok(file) = File::options().write(true).open(note) {
+                    // Who still writes to it makes it young again.
+                    file.set_modified(UNIX_EPOCH).expect("it is ours");
+                }
+            }
+            self.notes().is_empty()
+        });
     }
 
     /// Mounts below its folders.

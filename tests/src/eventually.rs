@@ -1,4 +1,4 @@
-//! Waiting for what must come, with patience from `$FSI_TEST_PATIENCE` (seconds, 20 if it is not set).
+//! Waiting for what must come, with patience from `$FSI_TEST_PATIENCE` (seconds, 60 if it is not set).
 
 use std::env;
 use std::thread;
@@ -17,5 +17,5 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn patience() -> Duration {
     let seconds = env::var("FSI_TEST_PATIENCE").ok().and_then(|value| value.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(20))
+    Duration::from_secs(seconds.unwrap_or(60))
 }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -188,12 +189,19 @@ impl Mounted {
 
     /// SIGKILL to the server, and that it is gone; the next one may be there already.
     pub fn kill_server(&self) {
+        self.kill_server_timed();
+    }
+
+    /// The same; how long it took to die: one that waits for the disk has to.
+    pub fn kill_server_timed(&self) -> Duration {
         let mut killed = None;
         eventually("there is a server to kill", || {
             killed = self.server();
             killed.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
         });
+        let begun = Instant::now();
         eventually("the killed server is gone", || self.server() != killed);
+        begun.elapsed()
     }
 
     /// `fsi umount`, as it ends.

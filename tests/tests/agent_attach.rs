@@ -12,6 +12,7 @@ use fsi_tests::fsi::{fsi, output, succeed, text};
 use fsi_tests::loaded;
 use fsi_tests::need::{Need, has};
 use fsi_tests::observe::{Observation, Observe, Running};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// `cat` of one file, so often.
 const READS: u64 = 40;
@@ -77,13 +78,14 @@ fn two_watch_with_one_set_of_probes() {
     assert_eq!(new, Vec::<u32>::new(), "who attaches loads no probes");
     assert_eq!((watchers(&agent), is_raised(&agent)), (2, true));
     work(&cgroup, file);
-    let mut top = fsi(["top", "--once", "--for", "700ms", "--by", "file", "--cgroup", cgroup.path(), "--attach"]);
+    let mut top = fsi(["top", "--once", "--for", "1m", "--by", "file", "--cgroup", cgroup.path(), "--attach"]);
     let top = top.arg(agent.socket()).stdout(Stdio::piped()).spawn().expect("fsi starts");
     eventually("a third watches", || watchers(&agent) == 3);
     let (first, second) = (one.stop(), other.stop());
     saw_all(&first, file);
     saw_all(&second, file);
     work(&cgroup, file);
+    kill_process(Pid::from_child(&top), Signal::INT).expect("it runs");
     let table = text(&top.wait_with_output().expect("top ends").stdout);
     assert!(table.lines().any(|line| line.starts_with(file)), "{table}");
     eventually("nobody watches", || watchers(&agent) == 0 && !is_raised(&agent));

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fsi_csi::proto::csi::Volume;
 use fsi_tests::csi::Driver;
@@ -154,10 +154,7 @@ impl Struck {
         eventually("no server is left", || driver.servers().is_empty());
         let records: Vec<_> = files(&driver.path("run/csi/mounts"));
         assert_eq!(records, Vec::<PathBuf>::new());
-        eventually("no start is remembered", || {
-            driver.notes().iter().for_each(|note| age(note));
-            driver.notes().is_empty()
-        });
+        driver.forgets_starts();
         for folder in ["pool/volumes", "pool/new", "pool/gone"] {
             let left: Vec<_> = files(&driver.path(folder)).into_iter().filter(|path| !is_half_written(path)).collect();
             assert_eq!(left, Vec::<PathBuf>::new());
@@ -168,14 +165,6 @@ impl Struck {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-/// As if nobody had written to it for long: starts that came to nothing are forgotten after a minute. Who still writes makes it young again.
-fn age(note: &Path) {
-    // It may be forgotten just now.
-    if let Ok(file) = File::options().write(true).open(note) {
-        file.set_modified(UNIX_EPOCH).expect("it is ours");
-    }
 }
 
 /// Swept by the driver that starts a minute later.

@@ -97,7 +97,8 @@ fn a_kill_in_the_middle_of_a_stage_leaves_nothing_behind() {
         driver.unstage("v").expect("unstaged");
         // What was still on its way comes to its end, and is taken away.
         thread::sleep(Duration::from_millis(1000));
-        eventually("no mount is left", || driver.mounts().is_empty() && driver.notes().is_empty());
+        eventually("no mount is left", || driver.mounts().is_empty() && driver.servers().is_empty());
+        driver.forgets_starts();
         // It is counted once all of it is gone.
         thread::sleep(Duration::from_millis(50));
         orphans += driver.metric("fsi_csi_orphans_removed_total");

@@ -72,7 +72,7 @@ fn every_span_arrives_once(program: &Path, url: impl Fn(u16, u16) -> String) {
     let (grpc, http) = (free_port(), free_port());
     let config = format!(
         "version: 1
-otlp: [{{ url: '{}', interval: 10ms, deadline: 500ms }}]
+otlp: [{{ url: '{}', interval: 10ms, deadline: 4s }}]
 spool: {{ directory: {}, size: 64MiB }}
 ",
         url(grpc, http),
@@ -179,9 +179,9 @@ fn certificates_are_checked_and_shown() {
     let (grpc, http) = (free_port(), free_port());
     let collector = Collector::start_with(&program, grpc, http, &tls);
     let identity = format!("cert_file: {}, key_file: {}", file("client.pem"), file("client.key"));
-    let send_with = |url: &str, tls: &str| {
+    let send_with = |url: &str, tls: &str, deadline: &str| {
         let (mut sink, handle) =
-            start(&format!("version: 1\notlp: [{{ url: '{url}', deadline: 2s, tls: {{ {tls} }} }}]"));
+            start(&format!("version: 1\notlp: [{{ url: '{url}', deadline: {deadline}, tls: {{ {tls} }} }}]"));
         send(&mut sink, 1..11);
         let spans = handle.flush(PATIENCE).remove(0).spans.expect("it gets spans");
         assert_eq!(spans.exported + spans.lost(), 10);
@@ -189,10 +189,14 @@ fn certificates_are_checked_and_shown() {
     };
     for url in [format!("grpcs://localhost:{grpc}"), format!("https://localhost:{http}")] {
         let (ours, stranger) = (format!("ca_file: {authority}"), format!("ca_file: {}", file("stranger.pem")));
-        assert_eq!(send_with(&url, &format!("{ours}, {identity}")), 10, "{url}");
-        assert_eq!(send_with(&url, &ours), 0, "{url} without a certificate of ours");
-        assert_eq!(send_with(&url, &format!("{stranger}, {identity}")), 0, "{url} with an authority that is another");
-        assert_eq!(send_with(&url, &identity), 0, "{url} with the authorities of the machine");
+        assert_eq!(send_with(&url, &format!("{ours}, {identity}"), "20s"), 10, "{url}");
+        assert_eq!(send_with(&url, &ours, "2s"), 0, "{url} without a certificate of ours");
+        assert_eq!(
+            send_with(&url, &format!("{stranger}, {identity}"), "2s"),
+            0,
+            "{url} with an authority that is another"
+        );
+        assert_eq!(send_with(&url, &identity, "2s"), 0, "{url} with the authorities of the machine");
     }
     assert_eq!(collector.received().0.all.len(), 20);
 }

@@ -47,8 +47,8 @@ fn a_file_that_stays_open_has_its_totals() {
     }
     let directory = tempdir().expect("a directory");
     let path = directory.path().canonicalize().expect("it is there").join("f");
-    let script = "exec 3>\"$0\"; echo one >&3; echo two >&3; sleep 2";
-    let observation = Observe::with(["--failed", "--for", "1s", "--json"]).run([
+    let script = "exec 3>\"$0\"; echo one >&3; echo two >&3; sleep 6";
+    let observation = Observe::with(["--failed", "--for", "3s", "--json"]).run([
         "sh".as_ref(),
         "-c".as_ref(),
         script.as_ref(),

@@ -77,7 +77,8 @@ fn a_failed_fsync_makes_it_recover() {
         &mounted,
         "rules: [{ name: lost, match: { ops: fsync, path: 'data/pg_wal/*' }, when: { skip: 50, limit: 1 }, do: { fail_fsync: EIO } }]\n",
     );
-    let output = server.bench(5).output().expect("pgbench starts");
+    // It ends when its server does.
+    let output = server.bench(60).output().expect("pgbench starts");
     let acknowledged = done + Run::read(&text(&output.stdout)).transactions;
     eventually("postgres has recovered", || {
         server.log().contains("PANIC:  could not fdatasync file") && server.log().contains("redo done")

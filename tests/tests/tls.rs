@@ -59,13 +59,13 @@ fn only_a_trusted_collector_gets_spans() {
     let directory = tempdir().expect("a directory");
     succeed(Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(directory.path()));
     let (mut collector, url) = collector(directory.path());
-    let observe = || {
-        let mut command = fsi(["observe", "--otlp", &url, "--otlp-deadline", "2s", "--", "true"]);
+    let observe = |deadline: &str| {
+        let mut command = fsi(["observe", "--otlp", &url, "--otlp-deadline", deadline, "--", "true"]);
         command.env_remove("SSL_CERT_DIR");
         command
     };
-    let stranger = text(&output(&mut observe()).stderr);
-    let trusted = text(&output(observe().env("SSL_CERT_FILE", directory.path().join("authority.pem"))).stderr);
+    let stranger = text(&output(&mut observe("2s")).stderr);
+    let trusted = text(&output(observe("20s").env("SSL_CERT_FILE", directory.path().join("authority.pem"))).stderr);
     collector.kill().expect("it runs");
     collector.wait().expect("it ends");
     assert!(

@@ -140,7 +140,7 @@ pub(super) fn run(setting: &Setting, case: &Case) -> Result<Outcome> {
     // What is stuck here would be stuck for a user, too.
     let gone = setting
         .kubectl
-        .run(&["delete", "namespace", &place.namespace, "--timeout=60s"])
+        .run(&["delete", "namespace", &place.namespace, "--timeout=180s"])
         .context("its namespace does not go")
         .and_then(|_| place.volumes_are_gone());
     held.and(gone).map(|()| Outcome::Held)
@@ -258,7 +258,7 @@ volumeBindingMode: WaitForFirstConsumer
     }
 
     fn ready(&self, pod: &str) -> Result<()> {
-        self.run(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]).map(drop)
+        self.run(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]).map(drop)
     }
 
     fn node_of(&self, pod: &str) -> Result<String> {
@@ -285,7 +285,7 @@ volumeBindingMode: WaitForFirstConsumer
     /// No volume of its claims stays.
     fn volumes_are_gone(&self) -> Result<()> {
         self.kubectl().run(&["delete", "storageclass", &self.namespace, "--ignore-not-found"])?;
-        let left = eventually(30, "its volumes go", || {
+        let left = eventually(180, "its volumes go", || {
             let volumes = self.kubectl().json(&["get", "persistentvolumes"])?;
             let of_ours = |volume: &&Value| {
                 volume["spec"]["claimRef"]["namespace"] == self.namespace.as_str()

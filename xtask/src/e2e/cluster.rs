@@ -21,7 +21,8 @@ use crate::setup::{HELM, HELMFILE, KUBE};
 pub(super) const CGROUP: &str = "fsi-e2e";
 pub(super) const NODES: &str = "2";
 const START: Duration = Duration::from_secs(240);
-const END: Duration = Duration::from_secs(30);
+/// What is unmounted is written to the disk first.
+const END: Duration = Duration::from_secs(180);
 const PARTS: [&str; 6] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
 

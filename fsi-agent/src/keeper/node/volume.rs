@@ -176,12 +176,12 @@ mod tests {
 
     #[test]
     fn servers_that_die_at_once_do_not_put_off_the_end() {
-        let mut volume = volume(Duration::from_millis(50));
+        let mut volume = volume(Duration::from_millis(500));
         volume.left();
         assert_eq!(volume.end(), None);
         for _ in 0..6 {
             volume.serve(false);
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(100));
             assert_eq!(volume.end(), None, "it has a server");
             volume.left();
         }

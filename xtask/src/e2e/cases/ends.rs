@@ -5,6 +5,7 @@ pub(super) mod upgrade;
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -218,11 +219,11 @@ fn driver_killed_often(place: &Place<'_>) -> Result<()> {
     write_to_volume(place)?;
     let class = &place.namespace;
     let inline = "csi: { driver: interposer.fsi.dev, volumeAttributes: { faults: \"fsync=EIO\" } }";
-    let end = Instant::now() + Duration::from_secs(25);
-    let kills = std::thread::scope(|scope| {
-        let killer = scope.spawn(|| kill_drivers_until(place, end));
+    let killer = Killer::new();
+    std::thread::scope(|scope| {
+        let kills = scope.spawn(|| killer.kill_drivers(place));
         let mut wave = 0;
-        while Instant::now() < end {
+        while !killer.is_done() {
             wave += 1;
             let (claimed, inlined) = (format!("claimed-{wave}"), format!("inline-{wave}"));
             place.claim(&claimed, class, "16Mi")?;
@@ -234,9 +235,8 @@ fn driver_killed_often(place: &Place<'_>) -> Result<()> {
             place.run(&["delete", "pod", &claimed, &inlined, "--wait=false"])?;
             place.run(&["delete", "pvc", &claimed, "--wait=false"])?;
         }
-        killer.join().map_err(|_panic| anyhow!("a thread panicked"))?
+        kills.join().map_err(|_panic| anyhow!("a thread panicked"))?
     })?;
-    ensure!(kills >= 6, "only {kills} kills");
     still_writes(place)?;
     place.run(&["delete", "pod", "writer", "--timeout=60s"])?;
     place.run(&["delete", "pvc", "data", "--wait=false"])?;
@@ -248,27 +248,49 @@ fn driver_killed_often(place: &Place<'_>) -> Result<()> {
     no_mounts()
 }
 
-/// SIGKILL to the drivers of both nodes, some time apart; how many that were.
-fn kill_drivers_until(place: &Place<'_>, end: Instant) -> Result<usize> {
-    let mut kills = 0;
-    for round in 0_u64.. {
-        if Instant::now() >= end {
-            break;
-        }
-        for node in NODES {
-            // One that is between two lives cannot be killed.
-            let Ok(drivers) = pids(node, "fsi-csi node") else { continue };
-            let pod = pod_on(place.kubectl(), "csi-node", node);
-            kills += usize::from(kill(&drivers).is_ok());
-            if let Ok(pod) = pod {
-                // The kubelet would wait longer and longer before it starts the same one again.
-                let delete = ["-n", "fsi", "delete", "pod", &pod, "--force", "--grace-period=0", "--ignore-not-found"];
-                place.kubectl().run(&delete)?;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(700 + round * 1_370 % 1_900));
+/// SIGKILL to the drivers of both nodes, some time apart, until it has been enough.
+struct Killer {
+    kills: AtomicUsize,
+    begun: Instant,
+}
+
+impl Killer {
+    const FOR_AT_LEAST: Duration = Duration::from_secs(25);
+    /// A slow machine gets time for as many.
+    const KILLS: usize = 6;
+    const WITHIN: Duration = Duration::from_secs(180);
+
+    fn new() -> Self {
+        Self { kills: AtomicUsize::new(0), begun: Instant::now() }
     }
-    Ok(kills)
+
+    fn is_done(&self) -> bool {
+        let is_enough = self.kills.load(Ordering::Relaxed) >= Self::KILLS;
+        self.begun.elapsed() >= if is_enough { Self::FOR_AT_LEAST } else { Self::WITHIN }
+    }
+
+    fn kill_drivers(&self, place: &Place<'_>) -> Result<()> {
+        let mut round = 0_u64;
+        while !self.is_done() {
+            for node in NODES {
+                // One that is between two lives cannot be killed.
+                let Ok(drivers) = pids(node, "fsi-csi node") else { continue };
+                let pod = pod_on(place.kubectl(), "csi-node", node);
+                self.kills.fetch_add(usize::from(kill(&drivers).is_ok()), Ordering::Relaxed);
+                if let Ok(pod) = pod {
+                    // The kubelet would wait longer and longer before it starts the same one again.
+                    let delete =
+                        ["-n", "fsi", "delete", "pod", &pod, "--force", "--grace-period=0", "--ignore-not-found"];
+                    place.kubectl().run(&delete)?;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(700 + round * 1_370 % 1_900));
+            round += 1;
+        }
+        let kills = self.kills.load(Ordering::Relaxed);
+        ensure!(kills >= Self::KILLS, "only {kills} kills");
+        Ok(())
+    }
 }
 
 /// A pod that writes to an interposed volume, and its node.

