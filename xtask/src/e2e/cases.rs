@@ -10,6 +10,7 @@ mod nodes;
 mod observe;
 mod shared;
 mod volumes;
+mod ways;
 mod wraps;
 
 use std::path::PathBuf;
@@ -62,6 +63,7 @@ pub(super) const ALL: &[Case] = &[
     faults::WRONG_RULES,
     faults::FAKE,
     volumes::GROWS,
+    ways::WAYS,
     wraps::OTHER_CLASS,
     wraps::OWN_CLASS,
     wraps::CLAIM,
