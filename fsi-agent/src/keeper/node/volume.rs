@@ -6,14 +6,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::super::LONG_LIFE;
 use super::super::message::{self, DESCRIPTORS, Given};
 use super::super::mounted::has_ended;
 use super::protocol::MAX_LAYOUT;
 use crate::fuse::session;
 
-/// A server that ends sooner has served nobody: the time without one goes on. So a mount that kills each of its servers is let go in
-/// the end, and one whose servers are killed with the container they are in is not.
-const LONG_LIFE: Duration = Duration::from_secs(1);
 /// Descriptors that servers may give to hold for one mount; a server asks for no more than a few hundred.
 const MAX_HELD: usize = 4096;
 
@@ -74,7 +72,8 @@ impl Volume {
         self.served_since = Some(Instant::now());
     }
 
-    /// The server is gone.
+    /// The server is gone. Of one that ended soon the time without a server goes on: so a mount that kills each of its servers is let go
+    /// in the end, and one whose servers are killed with the container they are in is not.
     pub(super) fn left(&mut self) {
         if self.served_since.take().is_some_and(|since| since.elapsed() >= LONG_LIFE) {
             self.unserved_since = Instant::now();
