@@ -22,9 +22,16 @@ use thiserror::Error;
 use self::mounted::Mounted;
 use self::program::Program;
 use self::watch::Watch;
+use crate::control::target;
 use crate::fuse::config::{FilePath, MountConfig};
 use crate::fuse::state::StateError;
 use crate::sys::mount::Device;
+
+/// What is said on stdout once a mount answers; anything else is the sentence of a failure.
+pub const READY: &str = "ready";
+
+/// A server that served for this long belongs to no crash loop and has served somebody, whatever it died of.
+const LONG_LIFE: Duration = Duration::from_secs(1);
 
 /// Why there is no mount, or no longer one.
 #[derive(Debug, Error)]
@@ -124,6 +131,5 @@ pub fn run(config: MountConfig, notes: &mut (dyn FnMut(Note) + Send)) -> Result<
 /// Where the control socket of a mount is.
 #[must_use]
 pub fn socket_path(device: Device) -> PathBuf {
-    let directory = std::env::var_os("FSI_RUN_DIR").map_or_else(|| PathBuf::from("/run/fsi"), PathBuf::from);
-    directory.join("mounts").join(format!("{}-{}.sock", device.major, device.minor))
+    target::socket_in(&target::run_directory(), device)
 }

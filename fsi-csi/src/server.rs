@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fsi_agent::control::client::{Client, ClientError};
+use fsi_agent::control::target;
 use fsi_agent::sys::mount::{Device, Mount};
 use rustix::process::WaitOptions;
 use thiserror::Error;
@@ -284,7 +285,7 @@ impl Servers {
     }
 
     fn socket(&self, device: Device) -> PathBuf {
-        self.run_dir.join("mounts").join(format!("{}-{}.sock", device.major, device.minor))
+        target::socket_in(&self.run_dir, device)
     }
 
     fn rules_file(&self, place: &Path) -> PathBuf {

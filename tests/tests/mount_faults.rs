@@ -158,6 +158,30 @@ fn a_delay_is_what_the_log_says_and_holds_nobody_else_up() {
     reader.wait().expect("it ends");
 }
 
+/// The kernel closes and forgets what it was told of; nobody else would.
+#[test]
+fn callers_that_are_killed_leave_nothing_open() {
+    let Some(mounted) = mounted("match: { ops: [open, create], path: '{bad,new}' }, do: { delay: 300s }") else {
+        return;
+    };
+    let bad = mounted.target().join("bad");
+    let program = |program: &str, path: &std::path::Path| {
+        let mut command = std::process::Command::new(program);
+        command.arg(path).stdout(std::process::Stdio::null()).spawn().expect("it starts")
+    };
+    let callers = [program("cat", &bad), program("touch", &mounted.target().join("new"))];
+    let open = || {
+        let shown: Value = serde_json::from_str(&mounted.ctl(["show", "--json"])).expect("JSON");
+        shown["open_files"].as_u64().expect("a number")
+    };
+    fsi_tests::eventually::eventually("both are open", || open() == 2);
+    for mut caller in callers {
+        caller.kill().expect("it lives");
+        caller.wait().expect("it ends");
+    }
+    fsi_tests::eventually::eventually("neither is open", || open() == 0);
+}
+
 #[test]
 fn the_same_seed_is_the_same_log_on_one_and_on_eight_threads() {
     let log_of = |threads: usize| -> Option<Vec<String>> {

@@ -12,15 +12,12 @@ use fsi_agent::fuse::config::{FilePath, MountConfig};
 use fsi_agent::fuse::serve;
 use fsi_agent::keeper::check::{self, Covering};
 use fsi_agent::keeper::node::client::{self, ClientError, Place};
-use fsi_agent::keeper::{self, Note};
+use fsi_agent::keeper::{self, Note, READY};
 use fsi_agent::rules::parse;
 use fsi_agent::rules::replay::line;
 use fsi_agent::selection::quantity;
 
 use super::{Failure, output};
-
-/// What the daemon says once the mount answers; anything else is the sentence of its failure.
-const READY: &str = "ready";
 
 /// `fsi mount SOURCE TARGET` shows the files of SOURCE at TARGET, and does to them what the rules say.
 #[derive(Args, Debug)]

@@ -7,8 +7,8 @@ use std::{env, fs, io};
 
 use thiserror::Error;
 
-/// What mounts of ours call themselves.
-pub const FILE_SYSTEM_TYPE: &str = "fuse.fsi";
+use crate::sys::mount::{Device, FSTYPE};
+
 /// Where the sockets are, unless `FSI_RUN_DIR` says otherwise.
 pub const RUN_DIRECTORY: &str = "/run/fsi";
 const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -46,8 +46,14 @@ impl MountOfOurs {
     /// Where it is controlled.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        run_directory().join("mounts").join(format!("{}-{}.sock", self.major, self.minor))
+        socket_in(&run_directory(), Device { major: self.major, minor: self.minor })
     }
+}
+
+/// Where a mount with those numbers is controlled, when its run directory is this one.
+#[must_use]
+pub fn socket_in(run_directory: &Path, device: Device) -> PathBuf {
+    run_directory.join("mounts").join(format!("{}-{}.sock", device.major, device.minor))
 }
 
 /// `FSI_RUN_DIR`, or [`RUN_DIRECTORY`].
@@ -100,10 +106,10 @@ struct Entry {
 
 fn find_in(table: &[u8], target: &Path) -> Result<MountOfOurs, TargetError> {
     let entries: Vec<Entry> = table.split(|byte| *byte == b'\n').filter_map(entry).collect();
-    let ours = || entries.iter().filter(|entry| entry.file_system == FILE_SYSTEM_TYPE).map(|entry| entry.point.clone());
+    let ours = || entries.iter().filter(|entry| entry.file_system == FSTYPE).map(|entry| entry.point.clone());
     // The last one at a path lies over those before.
     match entries.iter().rev().find(|entry| entry.point == target) {
-        Some(Entry { major, minor, point, file_system }) if file_system == FILE_SYSTEM_TYPE => {
+        Some(Entry { major, minor, point, file_system }) if file_system == FSTYPE => {
             Ok(MountOfOurs { target: point.clone(), major: *major, minor: *minor })
         }
         Some(Entry { major: _, minor: _, point, file_system }) => {

@@ -30,6 +30,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use self::ask::{Ask, On, Way};
@@ -47,8 +48,8 @@ use crate::clock::{self, Clock};
 use crate::rules::engine::Decider;
 use crate::rules::op::{Op, OpSet};
 
-/// Requests that come again come before all others; none is this late.
-const RESENT_WITHIN: Duration = Duration::from_secs(30);
+/// Requests that come again are read before all others. Whoever has read one has begun it this soon.
+const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who asks, and under which number.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +155,7 @@ impl Interposer {
                 tracing::debug!(%error, "the keeper holds a file longer than it must");
             }
         }
-        let fs = Arc::new(Self {
+        Ok(Arc::new(Self {
             nodes,
             open_files,
             device,
@@ -171,15 +172,37 @@ impl Interposer {
             about,
             hold_full: AtomicU64::new(0),
             state,
-        });
-        let left = Arc::downgrade(&fs);
-        let patience = u64::try_from(RESENT_WITHIN.as_nanos()).unwrap_or(u64::MAX);
-        fs.hold.wake_at(clock::monotonic_ns().saturating_add(patience), move || {
-            if let Some(fs) = left.upgrade() {
-                fs.under_way.forget_left();
+        }))
+    }
+
+    /// Forgets what an earlier server left and what does not come again, once that is sure.
+    #[cold]
+    fn forget_left_later(self: &Arc<Self>) {
+        let left = Arc::downgrade(self);
+        let patience = u64::try_from(BEGUN_WITHIN.as_nanos()).unwrap_or(u64::MAX);
+        self.hold.wake_at(clock::monotonic_ns().saturating_add(patience), move || {
+            // Files are closed and looked at: a disk that hangs must not hold up the thread that answers.
+            let forget = move || {
+                if let Some(fs) = left.upgrade() {
+                    fs.forget_left();
+                }
+            };
+            if let Err(error) = thread::Builder::new().name("fsi-forget".into()).spawn(forget) {
+                tracing::warn!(%error, "what an earlier server had opened for nobody stays open");
             }
         });
-        Ok(fs)
+    }
+
+    /// What was opened and counted for answers that were never given, and never will be.
+    fn forget_left(&self) {
+        self.under_way.forget_left(|past| {
+            if let Some(handle) = past.opened {
+                self.release(handle);
+            }
+            if past.counted != 0 {
+                self.forget(past.counted, 1);
+            }
+        });
     }
 
     /// Puts rules in force, in the place of those that were.

@@ -4,7 +4,7 @@
 //! otherwise, and the process would stay until the deadline.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub(super) const MAX_HELD: usize = 65_536;
 pub(super) const UNTIL_TAKEN: u64 = u64::MAX;
 /// How often waiting callers are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// Callers that are looked at before it is seen to whether somebody's time has come: about a millisecond.
+const LOOKED_AT_ONCE: usize = 64;
 
 /// How the waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,20 @@ impl Heap {
     fn answers(&self) -> usize {
         self.waiting.len() - self.own
     }
+
+    /// The threads that wait, each once.
+    fn callers(&self) -> Vec<u32> {
+        let mut callers: Vec<_> = self.waiting.values().filter_map(|waiter| waiter.tid).collect();
+        callers.sort_unstable();
+        callers.dedup();
+        callers
+    }
+}
+
+impl Shared {
+    fn heap(&self) -> MutexGuard<'_, Heap> {
+        self.heap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Hold {
@@ -85,7 +101,7 @@ impl Hold {
     }
 
     fn heap(&self) -> MutexGuard<'_, Heap> {
-        self.shared.heap.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.heap()
     }
 
     /// Does `then` at `due_ns`, or when the thread `tid` is killed. `Err`: too many wait; the caller does it at once and counts it.
@@ -134,21 +150,34 @@ impl fmt::Debug for Hold {
 }
 
 fn run(shared: &Shared) {
-    let mut heap = shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
+    // Callers that are still to be looked at.
+    let mut callers = Vec::new();
+    let mut heap = shared.heap();
     loop {
         let now = clock::monotonic_ns();
         let mut ended = due(&mut heap, now);
-        let look = u64::try_from(LOOK.as_nanos()).unwrap_or(u64::MAX);
-        if ended.is_empty() && !heap.waiting.is_empty() && now.saturating_sub(heap.looked_ns) >= look {
-            heap.looked_ns = now;
-            ended = killed(&mut heap);
+        if ended.is_empty() {
+            let look = u64::try_from(LOOK.as_nanos()).unwrap_or(u64::MAX);
+            if callers.is_empty() && now.saturating_sub(heap.looked_ns) >= look {
+                heap.looked_ns = now;
+                callers = heap.callers();
+            }
+            if !callers.is_empty() {
+                drop(heap);
+                let some = callers.split_off(callers.len().saturating_sub(LOOKED_AT_ONCE));
+                ended = killed(shared, &some, is_killed);
+                heap = shared.heap();
+                if ended.is_empty() {
+                    continue;
+                }
+            }
         }
         if !ended.is_empty() {
             drop(heap);
             for (waited, then) in ended {
                 then(waited);
             }
-            heap = shared.heap.lock().unwrap_or_else(PoisonError::into_inner);
+            heap = shared.heap();
             continue;
         }
         heap = if heap.waiting.is_empty() {
@@ -177,9 +206,14 @@ fn due(heap: &mut Heap, now: u64) -> Vec<(Waited, Then)> {
     ended
 }
 
-/// Those whose caller has a SIGKILL pending.
-fn killed(heap: &mut Heap) -> Vec<(Waited, Then)> {
-    let is_dead = |waiter: &Waiter| waiter.tid.is_some_and(is_killed);
+/// Those of these callers that have a SIGKILL pending. Looking takes a system call or three each, so nobody waits for it.
+fn killed(shared: &Shared, callers: &[u32], is_killed: impl Fn(u32) -> bool) -> Vec<(Waited, Then)> {
+    let dead: HashSet<u32> = callers.iter().copied().filter(|tid| is_killed(*tid)).collect();
+    if dead.is_empty() {
+        return Vec::new();
+    }
+    let mut heap = shared.heap();
+    let is_dead = |waiter: &Waiter| waiter.tid.is_some_and(|tid| dead.contains(&tid));
     let dead: Vec<u64> = heap.waiting.iter().filter(|(_, waiter)| is_dead(waiter)).map(|(number, _)| *number).collect();
     dead.into_iter().filter_map(|number| heap.take(number)).map(|then| (Waited::Killed, then)).collect()
 }
@@ -232,5 +266,36 @@ mod tests {
         hold.take(held).expect("it waits")(Waited::Through);
         assert_eq!(receiver.recv(), Ok(Waited::Through));
         assert!(hold.take(held).is_none());
+    }
+
+    /// While callers are looked at, others come and go.
+    #[test]
+    fn callers_are_looked_at_once_each_and_hold_nobody_up() {
+        let hold = Hold::start().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        for tid in [1, 1, 2, 3] {
+            let sender = sender.clone();
+            assert!(hold.until(UNTIL_TAKEN, tid, Box::new(move |waited| sender.send((tid, waited)).unwrap())).is_ok());
+        }
+        let callers = hold.heap().callers();
+        assert_eq!(callers, [1, 2, 3]);
+        // The thread of the answers has the lock for moments.
+        let is_free = || {
+            (0..1000).any(|_| {
+                hold.shared.heap.try_lock().is_ok() || {
+                    thread::sleep(Duration::from_millis(1));
+                    false
+                }
+            })
+        };
+        let ended = killed(&hold.shared, &callers, |tid| {
+            assert!(is_free(), "somebody would have to wait");
+            tid == 1
+        });
+        assert_eq!((ended.len(), hold.len()), (2, 2));
+        for (waited, then) in ended {
+            then(waited);
+        }
+        assert_eq!([receiver.recv(), receiver.recv()], [Ok((1, Waited::Killed)); 2]);
     }
 }

@@ -342,7 +342,7 @@ fn take_over(socket: OwnedFd, place: Option<Place>) -> Result<(OwnedFd, Parts), 
         Some((place, copies)) => {
             KeeperLink::of_node(socket, held, copies, place, config.deadline).map_err(ServeError::TakeOver)?
         }
-        None => Arc::new(KeeperLink::new(socket, held)),
+        None => Arc::new(KeeperLink::new(socket, held).map_err(ServeError::TakeOver)?),
     };
     Ok((connection, Parts { source, state, undo, memory, faults, control, config, keeper }))
 }

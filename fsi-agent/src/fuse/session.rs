@@ -99,11 +99,12 @@ fn take_up(connection: &OwnedFd, state: &State, reply: &[u8]) -> Result<(), Sess
 }
 
 /// A kernel that does not send again has nobody else to answer what the server before left. Whether it was done is not known.
+/// Crossed out are these requests by [`under_way::UnderWay`] alone, as all that come again and do not.
 fn fail_unanswered(connection: &OwnedFd, state: &State) -> io::Result<()> {
-    for (slot, words) in state.requests().used(u64::MAX) {
+    for (_slot, words) in state.requests().used(u64::MAX) {
         match rustix::io::write(connection, &failure(words[0].load(Ordering::Acquire), libc::EIO)) {
             // It was answered, only not crossed out.
-            Ok(_) | Err(rustix::io::Errno::NOENT) => state.requests().release(slot),
+            Ok(_) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -156,22 +157,34 @@ fn resend(connection: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fuse::under_way::UnderWay;
 
     #[test]
     fn a_kernel_that_sends_nothing_again_is_answered() {
         let (ours, kernel) = fd::pair().unwrap();
         let file = State::create().unwrap();
         let state = State::open(file.as_fd()).unwrap();
+        let dead = UnderWay::new(Arc::clone(&state));
         for unique in [14, 16] {
-            assert!(state.requests().claim(0, unique).is_some());
+            std::mem::forget(dead.begin(unique, 1));
         }
+        let next = UnderWay::new(Arc::clone(&state));
         fail_unanswered(&ours, &state).unwrap();
         let mut answer = [0; 32];
         for unique in [14, 16_u64] {
             assert_eq!(File::from(kernel.try_clone().unwrap()).read(&mut answer).unwrap(), 16);
             assert_eq!(answer[..16], failure(unique, libc::EIO));
         }
+        // One that is given the place of another in the table keeps it when the other is crossed out.
+        let same_place = 14 + 2 * state.requests().len() as u64;
+        let guard = next.begin(same_place, 1);
+        next.forget_left(|_past| {});
+        let used: Vec<_> = state.requests().used(u64::MAX).map(|(_, words)| words[0].load(Ordering::Acquire)).collect();
+        assert_eq!(used, [same_place]);
+        drop(guard);
         assert_eq!(state.requests().used(u64::MAX).count(), 0);
     }
 

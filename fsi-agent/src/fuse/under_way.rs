@@ -18,11 +18,12 @@
 //! | 10 | how many were |
 //! | 11 | thread that waits for the answer |
 //! | 12 | the request's number again: word 11 is of this request (servers of earlier versions leave both as they are) |
+//! | 13 | the request's number until its answer is about to be given, then 0 |
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::hold;
@@ -33,6 +34,9 @@ pub(super) const RESENT: u64 = 1 << 63;
 
 /// In the place of a number while a request is being written down. No request has it: its highest bit marks those that come again.
 const CLAIMED: u64 = u64::MAX;
+
+/// The word that says that no answer was given.
+const UNANSWERED: usize = 13;
 
 /// What an earlier server left about a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub(super) struct UnderWay {
     state: Arc<State>,
     /// What the server before us left, by the request's number.
     left: Mutex<HashMap<u64, (Slot, Past)>>,
+    /// It left something, and no request has come yet that is not one of those.
+    awaits_new: AtomicBool,
 }
 
 /// A request that is written down; crossed out when this goes.
@@ -100,13 +106,26 @@ impl UnderWay {
             };
             left.insert(word(0) & !RESENT, (slot, past));
         }
-        Self { state, left: Mutex::new(left) }
+        let awaits_new = AtomicBool::new(!left.is_empty());
+        Self { state, left: Mutex::new(left), awaits_new }
     }
 
-    /// What was answered and not crossed out any more does not come again: by now it would have.
-    pub(super) fn forget_left(&self) {
+    /// Whether this is the first request since something was left that does not come again: the kernel gives those that do before all
+    /// others. True once.
+    pub(super) fn is_first_new(&self, unique: u64) -> bool {
+        self.awaits_new.load(Ordering::Relaxed)
+            && unique & RESENT == 0
+            && self.awaits_new.swap(false, Ordering::Relaxed)
+    }
+
+    /// What was left and does not come again: by now it would have. It was answered and not crossed out, or its caller was killed and let
+    /// go; `unanswered` gets those that no server answered.
+    pub(super) fn forget_left(&self, mut unanswered: impl FnMut(Past)) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for (slot, _past) in left.into_values() {
+        for (unique, (slot, past)) in left {
+            if self.state.requests().slot(slot)[UNANSWERED].load(Ordering::Acquire) == unique {
+                unanswered(past);
+            }
             self.state.requests().release(slot);
         }
     }
@@ -117,6 +136,8 @@ impl UnderWay {
         if unique & RESENT != 0 {
             let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&plain);
             if let Some((slot, past)) = left {
+                // A server that was about to answer it did not.
+                self.state.requests().slot(slot)[UNANSWERED].store(plain, Ordering::Release);
                 return Guard { state: Arc::clone(&self.state), slot: Some(slot), past: Some(past) };
             }
         }
@@ -131,6 +152,7 @@ impl UnderWay {
             }
             words[11].store(tid.into(), Ordering::Relaxed);
             words[12].store(plain, Ordering::Relaxed);
+            words[UNANSWERED].store(plain, Ordering::Relaxed);
             table.publish(slot, plain);
         }
         Guard { state: Arc::clone(&self.state), slot, past: None }
@@ -181,6 +203,11 @@ impl Guard {
     /// A file was opened for this request's answer.
     pub(super) fn opens(&self, handle: u64) {
         self.set(7, handle.saturating_add(1));
+    }
+
+    /// Its answer is about to be given. Only then may the kernel know what was opened and counted for it.
+    pub(super) fn answers(&self) {
+        self.set(UNANSWERED, 0);
     }
 
     /// These faults are about to be logged.
@@ -254,8 +281,40 @@ mod tests {
         drop(guard);
         assert_eq!(next.begin(10 | RESENT, 1).past(), None, "once");
         assert_eq!(next.state.requests().used(u64::MAX).count(), 1);
-        next.forget_left();
+        next.forget_left(|_past| {});
         assert_eq!(next.state.requests().used(u64::MAX).count(), 0);
+    }
+
+    #[test]
+    fn what_was_answered_is_told_from_what_was_not() {
+        let file = State::create().unwrap();
+        let first = UnderWay::new(State::open(file.as_fd()).unwrap());
+        for (unique, is_answered) in [(10, false), (12, true), (14, true)] {
+            let guard = first.begin(unique, 1);
+            guard.opens(unique);
+            if is_answered {
+                guard.answers();
+            }
+            std::mem::forget(guard);
+        }
+        // The kernel has no answer to 14 after all.
+        let second = UnderWay::new(State::open(file.as_fd()).unwrap());
+        std::mem::forget(second.begin(14 | RESENT, 1));
+        let third = UnderWay::new(State::open(file.as_fd()).unwrap());
+        let mut unanswered = Vec::new();
+        third.forget_left(|past| unanswered.extend(past.opened));
+        unanswered.sort_unstable();
+        assert_eq!(unanswered, [10, 14]);
+    }
+
+    #[test]
+    fn the_first_request_that_does_not_come_again_is_told() {
+        let file = State::create().unwrap();
+        let first = UnderWay::new(State::open(file.as_fd()).unwrap());
+        assert!(!first.is_first_new(8), "nothing was left");
+        std::mem::forget(first.begin(10, 1));
+        let next = UnderWay::new(State::open(file.as_fd()).unwrap());
+        assert_eq!([10 | RESENT, 12, 14].map(|unique| next.is_first_new(unique)), [false, true, false]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::fuse::state::LAYOUT;
 use crate::sys::fd::{self, MAX_CARRIED, Wait};
 
 /// Counts changes of these messages, of the configuration and of what a request's record holds.
-const PROTOCOL: u32 = 3;
+const PROTOCOL: u32 = 4;
 
 /// Longest sentence in a message; with its quotes it stays below what a packet holds.
 const MAX_SENTENCE: usize = 4096;

@@ -132,8 +132,13 @@ async fn receive<M: serde::de::DeserializeOwned>(socket: &AsyncFd<OwnedFd>) -> i
 
 /// One caller, to its end.
 async fn attend(socket: AsyncFd<OwnedFd>, volumes: Volumes) {
-    let Ok(Ok(Some((hello, descriptors)))) = tokio::time::timeout(PATIENCE, receive::<Hello>(&socket)).await else {
-        return;
+    let (hello, descriptors) = match tokio::time::timeout(PATIENCE, receive::<Hello>(&socket)).await {
+        Ok(Ok(Some(hello))) => hello,
+        // Somebody looked whether there is a keeper.
+        Ok(Ok(None)) => return,
+        // Also where there is no room for the descriptors of a mount.
+        Ok(Err(error)) => return tracing::warn!(%error, "a server could not be heard"),
+        Err(_late) => return tracing::warn!("a server said nothing"),
     };
     let granted = match hello {
         Hello::List { id } => return answer(&socket, &list(&volumes, id.as_deref())),
@@ -261,7 +266,16 @@ async fn serve(socket: &AsyncFd<OwnedFd>, volumes: &Volumes, id: &str) {
 /// Until another server has it, or nobody wants it any more.
 async fn wait(volumes: &Volumes, id: &str, serial: u64) {
     match locked(volumes).get_mut(id) {
-        Some(volume) if volume.serial() == serial => volume.left(),
+        Some(volume) if volume.serial() == serial => {
+            volume.left();
+            if volume.is_news_that_not_understood() {
+                tracing::warn!(
+                    volume = id,
+                    layout = volume.layout(),
+                    "callers that are killed wait for the next server: this keeper is of another layout and cannot let them go"
+                );
+            }
+        }
         Some(_) | None => return,
     }
     for look in 0_usize.. {

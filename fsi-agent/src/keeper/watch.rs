@@ -25,16 +25,13 @@ use super::message::{self, ToKeeper, ToServer};
 use super::mounted::{self, Mounted};
 use super::program::Program;
 use super::server::Server;
-use super::{KeeperError, Note};
+use super::{KeeperError, LONG_LIFE, Note};
 use crate::fuse::state::Word;
 use crate::sys::fd::Wait;
 use crate::sys::mount::Unmount;
 
 /// Deaths in a row that make a crash loop.
 const CRASH_LOOP: u32 = 5;
-/// A server that served for this long does not belong to one, whatever it died of.
-const LONG_LIFE: Duration = Duration::from_secs(1);
-
 /// How long a server that could not be started is left alone before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 

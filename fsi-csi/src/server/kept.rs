@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fsi_agent::keeper::READY;
 use fsi_agent::keeper::node::client;
 
 use super::programs::Programs;
@@ -24,8 +25,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often one looks whether a server that is not ours is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// What a server says when it serves.
-const READY: &str = "ready";
 
 /// The keeper of the node, and whom we look after.
 #[derive(Clone, Debug)]

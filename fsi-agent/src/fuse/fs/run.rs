@@ -42,6 +42,9 @@ impl Interposer {
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
         let under = self.under_way.begin(call.unique, call.tid);
+        if self.under_way.is_first_new(call.unique) {
+            self.forget_left_later();
+        }
         let armed = self.armed();
         let paused = self.state.word(Word::Paused).load(Ordering::Relaxed) != 0;
         let decider = armed.decider.as_deref().filter(|_| !paused && armed.any.contains(ask.op));
@@ -49,7 +52,9 @@ impl Interposer {
         let told = self.reports.wants_operations();
         if decider.is_none() && gate.is_none() && armed.volume.capacity.is_none() && !told {
             let decision = Decision::default();
-            answer(work(&Way::new(&decision, &under, &armed)));
+            let result = work(&Way::new(&decision, &under, &armed));
+            under.answers();
+            answer(result);
             return;
         }
         let started_ns = clock::monotonic_ns();
@@ -109,7 +114,7 @@ impl Interposer {
                 match passed {
                     Passed::AtOnce => fs.after_tokens(done, Throttled::No, 0, answer),
                     Passed::Waited => fs.after_tokens(done, Throttled::Waited, waited_ns, answer),
-                    Passed::Killed => fs.finish(done, Waited::Killed, Throttled::Waited, waited_ns, answer),
+                    Passed::Killed => fs.finish(done, Throttled::Waited, waited_ns, answer),
                 }
             }),
         );
@@ -122,33 +127,32 @@ impl Interposer {
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
         if done.delay.is_zero() {
-            self.finish(done, Waited::Through, throttled, throttle_ns, answer);
+            self.finish(done, throttled, throttle_ns, answer);
             return;
         }
         // What the work took counts towards the delay: the delay is what the application sees.
         let delay_ns = u64::try_from(done.delay.as_nanos()).unwrap_or(u64::MAX);
         let due = done.started_ns.saturating_add(throttle_ns).saturating_add(delay_ns);
         let (fs, tid) = (Arc::clone(self), done.call.tid);
-        let then = Box::new(move |waited| fs.finish(done, waited, throttled, throttle_ns, answer));
+        let then = Box::new(move |_waited| fs.finish(done, throttled, throttle_ns, answer));
         if let Err(then) = self.hold.until(due, tid, then) {
             self.hold_full.fetch_add(1, Ordering::Relaxed);
             then(Waited::Through);
         }
     }
 
-    fn finish<T, A>(&self, done: Done<T>, waited: Waited, throttled: Throttled, throttle_ns: u64, answer: A)
+    /// Answers what was done, also where the caller was killed meanwhile: what the kernel is told of, it closes and forgets, and nobody
+    /// else would.
+    fn finish<T, A>(&self, done: Done<T>, throttled: Throttled, throttle_ns: u64, answer: A)
     where
         T: Outcome,
         A: FnOnce(Result<T, Errno>),
     {
         let Done { result, delay, report, under, .. } = done;
-        let result = match waited {
-            Waited::Through => result,
-            Waited::Killed => Err(Errno::INTR),
-        };
         let outcome = result.as_ref().map(Outcome::bytes).map_err(|errno| *errno);
         // Before the answer: once it is given, the application goes on and we may not.
         let answered_ns = if report.is_some() { clock::monotonic_ns() } else { 0 };
+        under.answers();
         answer(result);
         if let Some(report) = report {
             let report = report.into_report(self.device.number(), outcome, delay, throttled, throttle_ns, answered_ns);

@@ -351,3 +351,31 @@ fn a_fault_is_logged_and_counted_once() {
     assert_eq!((last.status().faults_injected, logged(), last.faults(2, 10).entries.len()), (4, 4, 2));
     std::mem::forget(last);
 }
+
+/// A request whose caller was let go does not come again: what was done for its answer is for nobody.
+#[test]
+fn what_was_opened_and_counted_for_nobody_is_taken_back() {
+    let kept = Kept::with_rules(
+        "version: 1\nrules: [{ name: slow, match: { ops: [open, opendir, create, mkdir] }, do: { delay: 1h } }]\n",
+    );
+    fs::write(kept.path("file"), "x").unwrap();
+    let dead = kept.server();
+    let file = number(&dead, "file");
+    dead.open(first(4), file, OFlags::RDONLY, |_answer| {});
+    dead.opendir(first(6), ROOT, OFlags::RDONLY, |_answer| {});
+    dead.create(first(8), ROOT, b"created", 0o644, 0, OFlags::RDWR, |_answer| {});
+    dead.mkdir(first(10), ROOT, b"made", 0o755, 0, |_answer| {});
+    // One that comes again.
+    dead.open(first(UNIQUE), file, OFlags::RDONLY, |_answer| {});
+    std::mem::forget(dead);
+    let next = kept.server();
+    let open = |fs: &Arc<Interposer>| fs.open_files.all().len();
+    assert_eq!((open(&next), next.nodes.len()), (4, 4));
+    next.open(again(), file, OFlags::RDONLY, |_answer| {});
+    assert_eq!(open(&next), 4, "one for another");
+    next.forget_left();
+    // The kernel knows the root and what it looked up.
+    assert_eq!((open(&next), next.nodes.len()), (1, 2));
+    assert_eq!(State::open(kept.state.as_fd()).unwrap().requests().used(u64::MAX).count(), 1);
+    std::mem::forget(next);
+}

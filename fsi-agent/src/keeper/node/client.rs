@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
@@ -16,7 +17,7 @@ use crate::fuse::config::MountConfig;
 use crate::sys::fd::Wait;
 use crate::sys::mount::Unmount;
 
-/// Longest time the keeper may take to answer.
+/// Longest time the keeper may take to hear, and then to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a node's keeper listens, and what a mount is called there.
@@ -38,11 +39,20 @@ pub enum ClientError {
 }
 
 /// # Errors
-/// When nobody listens.
+/// When nobody listens, or so many wait before us that we are not heard in time.
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    connect_within(path, PATIENCE)
+}
+
+/// The bound holds for what is sent on the socket, too.
+fn connect_within(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(socket),
+        Err(Errno::AGAIN) => Err(io::Error::new(io::ErrorKind::TimedOut, "it hears nobody")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Says hello; what is answered.
@@ -119,5 +129,28 @@ pub fn mount(place: &Place, mut config: MountConfig) -> Result<OwnedFd, ClientEr
     match answer? {
         Answer::Refused { sentence } => Err(ClientError::Refused(sentence)),
         Answer::Granted | Answer::Unknown | Answer::Volumes { .. } => Err(failed(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_hears_nobody_is_waited_for_no_longer_than_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let keeper = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        rustix::net::bind(&keeper, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&keeper, 1).unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            match connect_within(&path, Duration::from_millis(10)) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        assert!(!waiting.is_empty());
     }
 }

@@ -6,14 +6,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::super::LONG_LIFE;
 use super::super::message::{self, DESCRIPTORS, Given};
 use super::super::mounted::has_ended;
 use super::protocol::MAX_LAYOUT;
 use crate::fuse::session;
 
-/// A server that ends sooner has served nobody: the time without one goes on. So a mount that kills each of its servers is let go in
-/// the end, and one whose servers are killed with the container they are in is not.
-const LONG_LIFE: Duration = Duration::from_secs(1);
 /// Descriptors that servers may give to hold for one mount; a server asks for no more than a few hundred.
 const MAX_HELD: usize = 4096;
 
@@ -37,6 +35,8 @@ pub(super) struct Volume {
     served_since: Option<Instant>,
     /// Since when no server has lived long.
     unserved_since: Instant,
+    /// It was said that callers are not let go.
+    said_not_understood: bool,
 }
 
 impl Volume {
@@ -58,7 +58,17 @@ impl Volume {
             came_back,
             served_since: None,
             unserved_since: Instant::now(),
+            said_not_understood: false,
         })
+    }
+
+    /// What its servers write down is not understood, and this is the first time that it matters.
+    pub(super) fn is_news_that_not_understood(&mut self) -> bool {
+        !self.is_understood() && !std::mem::replace(&mut self.said_not_understood, true)
+    }
+
+    fn is_understood(&self) -> bool {
+        self.layout == message::layout()
     }
 
     /// Another server has it from here on.
@@ -74,7 +84,8 @@ impl Volume {
         self.served_since = Some(Instant::now());
     }
 
-    /// The server is gone.
+    /// The server is gone. Of one that ended soon the time without a server goes on: so a mount that kills each of its servers is let go
+    /// in the end, and one whose servers are killed with the container they are in is not.
     pub(super) fn left(&mut self) {
         if self.served_since.take().is_some_and(|since| since.elapsed() >= LONG_LIFE) {
             self.unserved_since = Instant::now();
@@ -116,8 +127,7 @@ impl Volume {
     /// Without a server: lets callers go that were killed. A request that a server had taken holds its caller, who may be the very one that
     /// has to end before there is another server.
     pub(super) fn let_go_killed(&self) -> io::Result<usize> {
-        // What a server of another layout wrote down is not understood.
-        if self.is_served() || self.layout != message::layout() {
+        if self.is_served() || !self.is_understood() {
             return Ok(0);
         }
         session::let_go_killed(self.given.connection.as_fd(), self.given.state.as_fd())
@@ -186,6 +196,15 @@ mod tests {
             volume.left();
         }
         assert_eq!(volume.end(), Some(End::Late));
+    }
+
+    #[test]
+    fn another_layout_is_said_once() {
+        let mut other = volume(Duration::ZERO);
+        assert_eq!([(); 3].map(|()| other.is_news_that_not_understood()), [true, false, false]);
+        let descriptors = (0..DESCRIPTORS).map(|_| File::open("/dev/null").unwrap().into()).collect();
+        let mut ours = Volume::new(message::layout(), Duration::ZERO, descriptors).unwrap();
+        assert!(!ours.is_news_that_not_understood());
     }
 
     #[test]
