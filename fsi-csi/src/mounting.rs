@@ -192,7 +192,7 @@ impl Mounting {
     #[must_use]
     pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
         // A claim's files are anywhere; only what we noted before we mounted it is ours.
-        let is_noted = || self.records.get(&mount.point).is_ok_and(|record| record.is_some());
+        let is_noted = || self.records.has(&mount.point);
         let is_of_pool = || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount));
         // The pool may be a mount of its own.
         !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool() || is_noted())
@@ -204,7 +204,7 @@ impl Mounting {
     /// When what was noted cannot be read.
     pub fn adopt(&self) -> Result<(), CallError> {
         let records = self.records.all()?;
-        for record in records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish) {
+        for record in records.iter().filter(|record| record.has_server()) {
             self.servers.adopt(&Shows::of_record(record));
         }
         Ok(())

@@ -237,8 +237,8 @@ impl Servers {
         self.kept.as_ref().map(Kept::unserved).unwrap_or_default()
     }
 
-    /// Removes programs that none of the interposers at these places needs. How many are kept for the versions that follow.
-    pub fn tidy(&self, places: &[&Path]) -> usize {
+    /// Removes programs that none of the interposers at these places needs, where all are known. How many are kept for the versions that follow.
+    pub fn tidy(&self, places: Option<&[&Path]>) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.tidy(places))
     }
 

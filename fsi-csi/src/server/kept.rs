@@ -142,10 +142,10 @@ impl Kept {
         self.places().iter().filter_map(|(place, mount)| Some((place.clone(), unserved(why(mount)?)))).collect()
     }
 
-    pub(super) fn tidy(&self, noted: &[&Path]) -> usize {
+    pub(super) fn tidy(&self, noted: Option<&[&Path]>) -> usize {
         let places = self.places();
         let layout = |place: &&Path| places.get(*place)?.known().layout.clone();
-        let needed: Option<HashSet<_>> = noted.iter().map(layout).collect();
+        let needed: Option<HashSet<_>> = noted.and_then(|noted| noted.iter().map(layout).collect());
         drop(places);
         match needed {
             Some(needed) => self.programs.tidy(&needed),
