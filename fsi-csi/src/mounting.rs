@@ -227,13 +227,14 @@ impl Mounting {
             }
         }
         self.give(wanted)?;
-        self.note(wanted, place, purpose)?;
+        let record = self.note(wanted, place, purpose)?;
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
             None => mounts::bind(&wanted.data, place),
             Some(rules) => {
-                let namespace = wanted.namespace.as_deref();
-                let shows = Shows { source: &wanted.data, place, called: Some(&wanted.called), namespace };
-                Ok(self.servers.start(&shows, rules)?)
+                self.servers.start(&Shows::of_record(&record), rules)?;
+                let is_there = Table::read()?.at(place).is_some_and(mounts::is_interposed);
+                let not_there = || CallError::NotMounted { id: wanted.volume.to_string(), place: place.to_owned() };
+                is_there.then_some(()).ok_or_else(not_there)
             }
         });
         shown.inspect_err(|_| match purpose {
@@ -251,8 +252,8 @@ impl Mounting {
         wanted.group.map_or(Ok(()), |group| pool::give_to(&wanted.data, group))
     }
 
-    fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
-        self.records.add(&Record {
+    fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<Record, CallError> {
+        let record = Record {
             volume: wanted.volume.to_string(),
             place: place.to_owned(),
             data: wanted.data.clone(),
@@ -260,10 +261,13 @@ impl Mounting {
             namespace: wanted.namespace.clone(),
             purpose,
             interposed: wanted.rules.is_some(),
+            number: Some(number()),
             pod: wanted.pod.clone(),
             // What is behind the stage is held for the stage.
             holder: wanted.holder.clone().filter(|_| purpose != Purpose::Publish),
-        })
+        };
+        self.records.add(&record)?;
+        Ok(record)
     }
 
     fn only_pod(&self, id: &VolumeId, target: &Path) -> Result<(), CallError> {
@@ -295,6 +299,13 @@ impl Mounting {
             tracing::warn!(%error, "what was begun is left");
         }
     }
+}
+
+/// Another one each time: no mount outlives this clock, and no two begin within a tick of it.
+fn number() -> u64 {
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    part(since_boot.tv_sec) * 1_000_000_000 + part(since_boot.tv_nsec)
 }
 
 fn make_folder(place: &Path) -> Result<(), CallError> {

@@ -52,6 +52,9 @@ pub struct Record {
     pub purpose: Purpose,
     /// Whether a server is behind it.
     pub interposed: bool,
+    /// Tells its server's mount from others that were at the place before; none where an earlier version made the note.
+    #[serde(default)]
+    pub number: Option<u64>,
     pub pod: Option<Pod>,
     /// What holds the claim that is shown.
     pub holder: Option<Holder>,
@@ -204,6 +207,7 @@ mod tests {
             namespace: Some("shop".to_owned()),
             purpose: Purpose::Publish,
             interposed: true,
+            number: Some(7),
             pod,
             holder: None,
         };

@@ -317,6 +317,7 @@ mod tests {
             namespace: None,
             purpose: Purpose::Inline,
             interposed: true,
+            number: None,
             pod: None,
             holder: None,
         };

@@ -81,7 +81,7 @@ pub(super) struct Recipe {
 /// What a server is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
-    /// The mount, whether the keeper has it already or not.
+    /// A mount that the keeper does not have.
     New,
     /// A mount that the keeper had: the volume may be unstaged meanwhile, and is not to be mounted anew then.
     TakeOver,
@@ -109,16 +109,10 @@ impl Kept {
 
     /// Has a server show what the recipe says; returns when it answers. From then on it is looked after.
     pub(super) fn start(&self, recipe: Recipe) -> Result<(), ServerError> {
-        let (program, layout) = match client::ask(&self.socket, &recipe.id) {
-            Ok(Some(kept)) => (self.programs.of(&kept.layout)?, kept.layout),
-            // When the keeper is away, the server says so.
-            Ok(None) | Err(_) => {
-                (self.programs.own().to_owned(), self.programs.layout().unwrap_or_default().to_owned())
-            }
-        };
-        let child = self.spawn(&recipe, &program, Start::New)?;
+        // When the keeper is away, the server says so.
+        let child = self.spawn(&recipe, self.programs.own(), Start::New)?;
         let mount = Tended::default();
-        mount.note(&layout, None);
+        mount.note(self.programs.layout().unwrap_or_default(), None);
         self.look_after(recipe, mount, Some(child));
         Ok(())
     }
@@ -173,7 +167,7 @@ impl Kept {
 
     fn leave(&self, place: &Path, mount: &Tended) {
         let mut places = self.places();
-        if places.get(place).is_some_and(|tended| Arc::ptr_eq(&tended.0, &mount.0)) {
+        if is_tended(&places, place, mount) {
             places.remove(place);
         }
     }
@@ -200,7 +194,10 @@ impl Kept {
                     thread::sleep(LOOK_EVERY);
                 }
                 State::Waits { layout } => {
-                    self.ended().insert(recipe.place.clone());
+                    // What was at the place before, and is in use still, is nobody's news.
+                    if is_tended(&self.places(), &recipe.place, mount) {
+                        self.ended().insert(recipe.place.clone());
+                    }
                     match started.elapsed() >= LONGEST_PAUSE {
                         true => pause = PAUSE,
                         false => {
@@ -243,7 +240,7 @@ impl Kept {
         }
         command.args(called.iter().flat_map(|name| ["--volume", name]));
         // A program of another version takes over all the same, and may not know this option; what is taken over has its name.
-        if start == Start::New && program == self.programs.own() {
+        if start == Start::New {
             command.args(namespace.iter().flat_map(|name| ["--namespace", name]));
         }
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
@@ -263,6 +260,10 @@ impl Kept {
             }
         }
     }
+}
+
+fn is_tended(places: &HashMap<PathBuf, Tended>, place: &Path, mount: &Tended) -> bool {
+    places.get(place).is_some_and(|tended| Arc::ptr_eq(&tended.0, &mount.0))
 }
 
 enum Said {
