@@ -1,7 +1,7 @@
 //! The work of the node: a volume shown at a place, and taken away again. Blocking; whoever calls bounds it and holds the volume.
 //!
 //! Every step looks at what is there before it does anything, so that it can be done again after a crash anywhere: the order is note,
-//! mount, use, unmount, remove, forget.
+//! mount, use, unmount, remove, let go, forget.
 
 use std::fs;
 use std::io;
@@ -69,7 +69,10 @@ impl Mounting {
     pub fn publish(&self, wanted: &Wanted, stage: &Path, target: &Path, how: &Published) -> Result<(), CallError> {
         let id = &wanted.volume;
         let table = Table::read()?;
-        let is_staged = table.at(stage).is_some_and(|mount| mounts::shows(&table, mount, &wanted.data));
+        let is_staged = match table.at(stage) {
+            Some(mount) => mounts::shows(&table, mount, &wanted.data) || self.is_shown(&table, mount, wanted)?,
+            None => false,
+        };
         if !is_staged {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
         }
@@ -77,6 +80,9 @@ impl Mounting {
             self.only_pod(id, target)?;
         }
         self.stage(wanted, stage)?;
+        // The path that the stage has: that of the claim's files is another one when another holder has them.
+        let data = self.records.get(stage)?.map_or_else(|| wanted.data.clone(), |record| record.data);
+        let wanted = &Wanted { data, ..wanted.clone() };
         let table = Table::read()?;
         let Some(staged) = table.at(stage) else {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
@@ -125,18 +131,18 @@ impl Mounting {
         shown
     }
 
-    /// Takes a volume away from its stage. The holder that is not needed any more.
+    /// Takes a volume away from its stage. The holder that is to be let go before the note of it is removed.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
     pub fn unstage(&self, stage: &Path) -> Result<Option<Holder>, CallError> {
         let holder = self.records.get(stage)?.and_then(|record| record.holder);
         self.clear(stage)?;
-        self.records.remove(stage)?;
         Ok(holder)
     }
 
-    /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is not needed any more.
+    /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is to be let go before the note of it is
+    /// removed.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
@@ -145,7 +151,6 @@ impl Mounting {
         self.clear(target)?;
         remove_folder(target)?;
         self.forget(volume)?;
-        self.records.remove(target)?;
         Ok(holder)
     }
 
@@ -213,12 +218,7 @@ impl Mounting {
     fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {
-            let health = match wanted.rules.is_some() {
-                true => mounts::shows_served(mount, &wanted.data).then(|| mounts::health(&self.probes, place)),
-                // A bind mount is as well as what it shows.
-                false => mounts::shows_bound(&table, mount, &wanted.data).then_some(Health::Well),
-            };
-            match health {
+            match self.health(&table, mount, wanted)? {
                 Some(Health::Well) => return self.give(wanted),
                 Some(Health::Silent) => {
                     return Err(CallError::Silent { id: wanted.volume.to_string(), place: place.to_owned() });
@@ -240,11 +240,40 @@ impl Mounting {
         shown.inspect_err(|_| match purpose {
             Purpose::Stage => {
                 // The folder of a stage is the caller's.
-                if let Err(error) = self.unstage(place) {
+                if let Err(error) = self.unstage(place).and_then(|_with_its_owner| self.records.remove(place)) {
                     tracing::warn!(%error, "what was begun is left");
                 }
             }
             Purpose::Publish | Purpose::Inline => self.undo(place),
+        })
+    }
+
+    /// How well a mount shows the volume; nothing where it shows something else.
+    fn health(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<Option<Health>, CallError> {
+        if !self.is_shown(table, mount, wanted)? {
+            return Ok(None);
+        }
+        // A bind mount is as well as what it shows.
+        let is_well = wanted.rules.is_none() && mounts::shows_bound(table, mount, &wanted.data);
+        Ok(Some(if is_well { Health::Well } else { mounts::health(&self.probes, &mount.point) }))
+    }
+
+    /// Whether a mount shows the volume, under the path that its files have or under the one that they had when it was made: another holder
+    /// of a claim has the same files elsewhere.
+    fn is_shown(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<bool, CallError> {
+        let is_interposed = wanted.rules.is_some();
+        let noted = self.records.get(&mount.point)?.filter(|record| {
+            record.volume == wanted.volume.as_str()
+                && record.purpose != Purpose::Publish
+                && record.interposed == is_interposed
+        });
+        Ok(match is_interposed {
+            true => {
+                let had = noted.is_some_and(|record| mounts::shows_served(mount, &record.data));
+                had || mounts::shows_served(mount, &wanted.data)
+            }
+            // What a holder that is gone had mounted cannot be looked up any more.
+            false => mounts::shows_bound(table, mount, &wanted.data) || noted.is_some() && wanted.holder.is_some(),
         })
     }
 
