@@ -246,7 +246,14 @@ impl Kept {
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let said = listen(&mut child, log).map_err(failed)?;
+        let said = match listen(&mut child, log) {
+            Ok(said) => said,
+            Err(error) => {
+                // Nobody would look after it.
+                end(&mut child).map_err(failed)?;
+                return Err(ServerError::Write { path: log.clone(), error });
+            }
+        };
         match said.recv_timeout(STARTS_WITHIN) {
             Ok(Said::Ready) => Ok(child),
             Ok(Said::Ended(sentence)) => {
@@ -254,8 +261,7 @@ impl Kept {
                 Err(ServerError::Refused(if sentence.is_empty() { status.to_string() } else { sentence }))
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                child.kill().map_err(failed)?;
-                child.wait().map_err(failed)?;
+                end(&mut child).map_err(failed)?;
                 Err(ServerError::Late)
             }
         }
@@ -272,6 +278,11 @@ enum Said {
     Ended(String),
 }
 
+fn end(child: &mut Child) -> io::Result<()> {
+    child.kill()?;
+    child.wait().map(drop)
+}
+
 /// Waits for the word of a server on one thread, and copies what it says to its log on another.
 fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
     let (say, said) = sync_channel(2);
@@ -281,13 +292,17 @@ fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
     let mut log = File::options().append(true).create(true).open(log)?;
     let ends = say.clone();
     thread::Builder::new().name("fsi-server-log".to_owned()).spawn(move || {
-        let mut last = String::new();
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let (mut stderr, mut bytes, mut last) = (BufReader::new(stderr), Vec::new(), String::new());
+        while stderr.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            // Names of files are any bytes.
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end_matches('\n');
             // A log that takes nothing more holds up nobody.
             writeln!(log, "{line}").ok();
             if let Some(sentence) = line.strip_prefix("fsi: ") {
                 sentence.clone_into(&mut last);
             }
+            bytes.clear();
         }
         // Nobody listens any more once it was ready.
         ends.try_send(Said::Ended(last)).ok();
@@ -299,4 +314,49 @@ fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
         }
     })?;
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_after_bytes_that_are_no_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r"printf 'a\377b\nfsi: no \376 more\n' >&2"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let said = listen(&mut child, &log).unwrap().recv_timeout(STARTS_WITHIN).unwrap();
+        let Said::Ended(sentence) = said else { panic!("it never was ready") };
+        assert_eq!(sentence, "no \u{fffd} more");
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "a\u{fffd}b\nfsi: no \u{fffd} more\n");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_nobody_can_look_after_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = Programs::new(PathBuf::from("/bin/echo"), directory.path().join("programs"));
+        let kept = Kept::new(directory.path().join("socket"), Duration::ZERO, programs);
+        let program = directory.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let place = directory.path().join("place");
+        let recipe = Recipe {
+            run_dir: directory.path().to_owned(),
+            id: "id".to_owned(),
+            source: place.clone(),
+            place: place.clone(),
+            called: None,
+            namespace: None,
+            rules: place,
+            // A directory is no log.
+            log: directory.path().to_owned(),
+        };
+        let error = kept.spawn(&recipe, &program, Start::New).unwrap_err();
+        assert!(matches!(error, ServerError::Write { .. }), "{error}");
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        assert_eq!(children, "", "no child is left");
+    }
 }
