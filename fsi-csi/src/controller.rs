@@ -66,7 +66,7 @@ impl PoolController {
             id => id?,
         };
         let driver = &self.0;
-        let guard = driver.locks.hold(id.as_str())?;
+        let guard = driver.locks.hold_alone(id.as_str())?;
         let mounting = driver.mounting.clone();
         let guard = Arc::new(guard);
         let (pool, of) = (mounting.pool.clone(), id.clone());

@@ -52,6 +52,8 @@ pub enum CallError {
     Foreign(PathBuf),
     #[error("the interposer of volume `{id}` at {} does not answer; it is asked again later", place.display())]
     Silent { id: String, place: PathBuf },
+    #[error("the interposer of volume `{id}` serves, and is not mounted at {}; it is tried again", place.display())]
+    NotMounted { id: String, place: PathBuf },
     #[error("volume `{id}` is for one pod at a time (ReadWriteOncePod), and is published at {}", place.display())]
     OnePod { id: String, place: PathBuf },
     #[error("{} is no place where volume `{id}` is", place.display())]
@@ -115,7 +117,7 @@ impl CallError {
             Self::NoPool(_) => Code::Unimplemented,
             Self::Kubernetes(error) if error.is_the_users() => Code::InvalidArgument,
             Self::Holder(error) if error.is_the_users() => Code::InvalidArgument,
-            Self::Kubernetes(_) | Self::Holder(_) | Self::Silent { .. } => Code::Unavailable,
+            Self::Kubernetes(_) | Self::Holder(_) | Self::Silent { .. } | Self::NotMounted { .. } => Code::Unavailable,
             Self::Server(error) if error.is_late() => Code::DeadlineExceeded,
             Self::Server(_) | Self::Damaged { .. } | Self::Bug(_) => Code::Internal,
             Self::Io { what: _, path: _, error } if error.kind() == io::ErrorKind::StorageFull => {

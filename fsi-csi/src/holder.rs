@@ -173,12 +173,19 @@ impl Holders {
         }
     }
 
-    /// Lets a claim go. When the API is away, the holder goes with its pod.
-    pub async fn release(&self, holder: &Holder) {
-        let Some(client) = self.kubernetes.client() else { return };
+    /// Lets a claim go. A holder that we may not remove any more goes with its owner, and holds up no pod.
+    ///
+    /// # Errors
+    /// When the API is away; it is asked for again.
+    pub async fn release(&self, holder: &Holder) -> Result<(), HolderError> {
+        let Some(client) = self.kubernetes.client() else { return Ok(()) };
         let pods = Api::<PodObject>::namespaced(client, &holder.namespace);
-        if let Err(error) = remove(&pods, &holder.name).await {
-            tracing::warn!(%error, holder = holder.name, "a holder is left to go with its pod");
+        match remove(&pods, &holder.name).await {
+            Err(HolderError::Api { what, error }) if is_code(&error, 403) => {
+                tracing::warn!(what, %error, holder = holder.name, "a holder is left to go with its owner");
+                Ok(())
+            }
+            done => done,
         }
     }
 

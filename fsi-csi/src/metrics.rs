@@ -10,7 +10,7 @@ use tonic::Code;
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0, 30.0];
 
 /// Names of all metrics, for the docs.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "fsi_csi_calls_total",
     "fsi_csi_call_duration_seconds",
     "fsi_csi_interposers",
@@ -18,6 +18,7 @@ pub const NAMES: [&str; 7] = [
     "fsi_csi_programs",
     "fsi_csi_server_deaths_total",
     "fsi_csi_orphans_removed_total",
+    "fsi_csi_unreadable_records",
 ];
 
 /// All counters.
@@ -31,13 +32,14 @@ pub struct Metrics {
     programs: IntGauge,
     deaths: IntCounterVec,
     orphans: IntCounter,
+    unreadable: IntGauge,
 }
 
 impl Metrics {
     /// # Errors
     /// Two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let [calls, durations, interposers, unserved, programs, deaths, orphans] = NAMES;
+        let [calls, durations, interposers, unserved, programs, deaths, orphans, unreadable] = NAMES;
         let metrics = Self {
             registry: Registry::new(),
             calls: IntCounterVec::new(
@@ -59,6 +61,7 @@ impl Metrics {
                 orphans,
                 "Mounts that were taken away because nobody had asked for them any more.",
             )?,
+            unreadable: IntGauge::new(unreadable, "Notes of mounts that cannot be read; their mounts are left alone.")?,
         };
         for outcome in ["replaced", "aborted"] {
             metrics.deaths.with_label_values(&[outcome]);
@@ -70,6 +73,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.programs.clone()))?;
         metrics.registry.register(Box::new(metrics.deaths.clone()))?;
         metrics.registry.register(Box::new(metrics.orphans.clone()))?;
+        metrics.registry.register(Box::new(metrics.unreadable.clone()))?;
         Ok(metrics)
     }
 
@@ -96,6 +100,10 @@ impl Metrics {
 
     pub(crate) fn orphan(&self) {
         self.orphans.inc();
+    }
+
+    pub(crate) fn unreadable(&self, count: usize) {
+        set(&self.unreadable, count);
     }
 
     /// As Prometheus reads them.

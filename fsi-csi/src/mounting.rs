@@ -1,7 +1,7 @@
 //! The work of the node: a volume shown at a place, and taken away again. Blocking; whoever calls bounds it and holds the volume.
 //!
 //! Every step looks at what is there before it does anything, so that it can be done again after a crash anywhere: the order is note,
-//! mount, use, unmount, remove, forget.
+//! mount, use, unmount, remove, let go, forget.
 
 use std::fs;
 use std::io;
@@ -69,7 +69,10 @@ impl Mounting {
     pub fn publish(&self, wanted: &Wanted, stage: &Path, target: &Path, how: &Published) -> Result<(), CallError> {
         let id = &wanted.volume;
         let table = Table::read()?;
-        let is_staged = table.at(stage).is_some_and(|mount| mounts::shows(&table, mount, &wanted.data));
+        let is_staged = match table.at(stage) {
+            Some(mount) => mounts::shows(&table, mount, &wanted.data) || self.is_shown(&table, mount, wanted)?,
+            None => false,
+        };
         if !is_staged {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
         }
@@ -77,6 +80,9 @@ impl Mounting {
             self.only_pod(id, target)?;
         }
         self.stage(wanted, stage)?;
+        // The path that the stage has: that of the claim's files is another one when another holder has them.
+        let data = self.records.get(stage)?.map_or_else(|| wanted.data.clone(), |record| record.data);
+        let wanted = &Wanted { data, ..wanted.clone() };
         let table = Table::read()?;
         let Some(staged) = table.at(stage) else {
             return Err(CallError::NotStaged { id: id.to_string(), place: stage.to_owned() });
@@ -125,18 +131,18 @@ impl Mounting {
         shown
     }
 
-    /// Takes a volume away from its stage. The holder that is not needed any more.
+    /// Takes a volume away from its stage. The holder that is to be let go before the note of it is removed.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
     pub fn unstage(&self, stage: &Path) -> Result<Option<Holder>, CallError> {
         let holder = self.records.get(stage)?.and_then(|record| record.holder);
         self.clear(stage)?;
-        self.records.remove(stage)?;
         Ok(holder)
     }
 
-    /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is not needed any more.
+    /// Takes a volume away from a pod, with all its files if it was the pod's own. The holder that is to be let go before the note of it is
+    /// removed.
     ///
     /// # Errors
     /// When it cannot; it is asked for again.
@@ -145,7 +151,6 @@ impl Mounting {
         self.clear(target)?;
         remove_folder(target)?;
         self.forget(volume)?;
-        self.records.remove(target)?;
         Ok(holder)
     }
 
@@ -192,7 +197,7 @@ impl Mounting {
     #[must_use]
     pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
         // A claim's files are anywhere; only what we noted before we mounted it is ours.
-        let is_noted = || self.records.get(&mount.point).is_ok_and(|record| record.is_some());
+        let is_noted = || self.records.has(&mount.point);
         let is_of_pool = || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount));
         // The pool may be a mount of its own.
         !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool() || is_noted())
@@ -204,7 +209,7 @@ impl Mounting {
     /// When what was noted cannot be read.
     pub fn adopt(&self) -> Result<(), CallError> {
         let records = self.records.all()?;
-        for record in records.iter().filter(|record| record.interposed && record.purpose != Purpose::Publish) {
+        for record in records.iter().filter(|record| record.has_server()) {
             self.servers.adopt(&Shows::of_record(record));
         }
         Ok(())
@@ -213,12 +218,7 @@ impl Mounting {
     fn show(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {
-            let health = match wanted.rules.is_some() {
-                true => mounts::shows_served(mount, &wanted.data).then(|| mounts::health(&self.probes, place)),
-                // A bind mount is as well as what it shows.
-                false => mounts::shows_bound(&table, mount, &wanted.data).then_some(Health::Well),
-            };
-            match health {
+            match self.health(&table, mount, wanted)? {
                 Some(Health::Well) => return self.give(wanted),
                 Some(Health::Silent) => {
                     return Err(CallError::Silent { id: wanted.volume.to_string(), place: place.to_owned() });
@@ -227,19 +227,20 @@ impl Mounting {
             }
         }
         self.give(wanted)?;
-        self.note(wanted, place, purpose)?;
+        let record = self.note(wanted, place, purpose)?;
         let shown = make_folder(place).and_then(|()| match &wanted.rules {
             None => mounts::bind(&wanted.data, place),
             Some(rules) => {
-                let namespace = wanted.namespace.as_deref();
-                let shows = Shows { source: &wanted.data, place, called: Some(&wanted.called), namespace };
-                Ok(self.servers.start(&shows, rules)?)
+                self.servers.start(&Shows::of_record(&record), rules)?;
+                let is_there = Table::read()?.at(place).is_some_and(mounts::is_interposed);
+                let not_there = || CallError::NotMounted { id: wanted.volume.to_string(), place: place.to_owned() };
+                is_there.then_some(()).ok_or_else(not_there)
             }
         });
         shown.inspect_err(|_| match purpose {
             Purpose::Stage => {
                 // The folder of a stage is the caller's.
-                if let Err(error) = self.unstage(place) {
+                if let Err(error) = self.unstage(place).and_then(|_with_its_owner| self.records.remove(place)) {
                     tracing::warn!(%error, "what was begun is left");
                 }
             }
@@ -247,12 +248,41 @@ impl Mounting {
         })
     }
 
+    /// How well a mount shows the volume; nothing where it shows something else.
+    fn health(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<Option<Health>, CallError> {
+        if !self.is_shown(table, mount, wanted)? {
+            return Ok(None);
+        }
+        // A bind mount is as well as what it shows.
+        let is_well = wanted.rules.is_none() && mounts::shows_bound(table, mount, &wanted.data);
+        Ok(Some(if is_well { Health::Well } else { mounts::health(&self.probes, &mount.point) }))
+    }
+
+    /// Whether a mount shows the volume, under the path that its files have or under the one that they had when it was made: another holder
+    /// of a claim has the same files elsewhere.
+    fn is_shown(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<bool, CallError> {
+        let is_interposed = wanted.rules.is_some();
+        let noted = self.records.get(&mount.point)?.filter(|record| {
+            record.volume == wanted.volume.as_str()
+                && record.purpose != Purpose::Publish
+                && record.interposed == is_interposed
+        });
+        Ok(match is_interposed {
+            true => {
+                let had = noted.is_some_and(|record| mounts::shows_served(mount, &record.data));
+                had || mounts::shows_served(mount, &wanted.data)
+            }
+            // What a holder that is gone had mounted cannot be looked up any more.
+            false => mounts::shows_bound(table, mount, &wanted.data) || noted.is_some() && wanted.holder.is_some(),
+        })
+    }
+
     fn give(&self, wanted: &Wanted) -> Result<(), CallError> {
         wanted.group.map_or(Ok(()), |group| pool::give_to(&wanted.data, group))
     }
 
-    fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<(), CallError> {
-        self.records.add(&Record {
+    fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<Record, CallError> {
+        let record = Record {
             volume: wanted.volume.to_string(),
             place: place.to_owned(),
             data: wanted.data.clone(),
@@ -260,10 +290,13 @@ impl Mounting {
             namespace: wanted.namespace.clone(),
             purpose,
             interposed: wanted.rules.is_some(),
+            number: Some(number()),
             pod: wanted.pod.clone(),
             // What is behind the stage is held for the stage.
             holder: wanted.holder.clone().filter(|_| purpose != Purpose::Publish),
-        })
+        };
+        self.records.add(&record)?;
+        Ok(record)
     }
 
     fn only_pod(&self, id: &VolumeId, target: &Path) -> Result<(), CallError> {
@@ -295,6 +328,13 @@ impl Mounting {
             tracing::warn!(%error, "what was begun is left");
         }
     }
+}
+
+/// Another one each time: no mount outlives this clock, and no two begin within a tick of it.
+fn number() -> u64 {
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    part(since_boot.tv_sec) * 1_000_000_000 + part(since_boot.tv_nsec)
 }
 
 fn make_folder(place: &Path) -> Result<(), CallError> {

@@ -4,6 +4,7 @@ mod expand;
 mod publish;
 mod stats;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::bounded;
 use crate::calls::answer;
 use crate::driver::NodeDriver;
 use crate::error::CallError;
+use crate::holder::Holder;
+use crate::locks::Guard;
 use crate::mounts;
 use crate::proto::csi::node_server::Node;
 use crate::proto::csi::node_service_capability::rpc::Type as Rpc;
@@ -53,14 +56,13 @@ impl NodeService {
         if request.staging_target_path.is_empty() {
             return Err(CallError::Missing("staging target path"));
         }
-        let guard = self.0.locks.hold(id)?;
+        let guard = Arc::new(self.0.locks.hold(id)?);
         let mounting = self.0.mounting.clone();
-        let holder = bounded::work("unstaging the volume", LIMIT, guard, move || {
-            mounting.unstage(&mounts::place_to_empty(&request.staging_target_path)?)
+        let gone = bounded::work("unstaging the volume", LIMIT, Arc::clone(&guard), move || {
+            let stage = mounts::place_to_empty(&request.staging_target_path)?;
+            Ok((mounting.unstage(&stage)?, stage))
         });
-        if let Some(holder) = holder.await? {
-            self.0.holders.release(&holder).await;
-        }
+        self.forget(gone.await?, guard).await?;
         Ok(NodeUnstageVolumeResponse {})
     }
 
@@ -69,15 +71,23 @@ impl NodeService {
         if request.target_path.is_empty() {
             return Err(CallError::Missing("target path"));
         }
-        let guard = self.0.locks.hold(id)?;
+        let guard = Arc::new(self.0.locks.hold(id)?);
         let mounting = self.0.mounting.clone();
-        let holder = bounded::work("unpublishing the volume", LIMIT, guard, move || {
-            mounting.unpublish(&request.volume_id, &mounts::place_to_empty(&request.target_path)?)
+        let gone = bounded::work("unpublishing the volume", LIMIT, Arc::clone(&guard), move || {
+            let target = mounts::place_to_empty(&request.target_path)?;
+            Ok((mounting.unpublish(&request.volume_id, &target)?, target))
         });
-        if let Some(holder) = holder.await? {
-            self.0.holders.release(&holder).await;
-        }
+        self.forget(gone.await?, guard).await?;
         Ok(NodeUnpublishVolumeResponse {})
+    }
+
+    /// The note goes last: whoever comes after a crash, or asks again, knows the holder by it.
+    async fn forget(&self, (holder, place): (Option<Holder>, PathBuf), guard: Arc<Guard>) -> Result<(), CallError> {
+        if let Some(holder) = holder {
+            self.0.holders.release(&holder).await?;
+        }
+        let records = self.0.mounting.records.clone();
+        bounded::work("forgetting the mount", LIMIT, guard, move || records.remove(&place)).await
     }
 }
 

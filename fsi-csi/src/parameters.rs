@@ -40,6 +40,9 @@ pub const NAMES: [&str; 16] = [
 /// What Kubernetes adds on its own.
 const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 
+/// Says of a capacity that it is the size that the claim asks for, and grows with it.
+const OF_THE_CLAIM: &str = " # the claim's";
+
 /// Why a volume cannot be made as the parameters say.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum ParameterError {
@@ -137,7 +140,7 @@ impl Parameters {
         let text = document::joined(base, &own);
         let whole = parse::parse(&text).map_err(|problems| self.beside(base, &problems))?;
         let Some(bytes) = bytes.filter(|_| whole.capacity.is_none()) else { return Ok(Some(text)) };
-        let with_capacity = document::joined(Some(&text), &[&format!("capacity: {bytes}")]);
+        let with_capacity = document::joined(Some(&text), &[&format!("capacity: {bytes}{OF_THE_CLAIM}")]);
         // A text that takes no more keys goes without.
         Ok(Some(if parse::parse(&with_capacity).is_ok() { with_capacity } else { text }))
     }
@@ -167,11 +170,16 @@ impl Parameters {
     }
 }
 
-/// Rules with another capacity, if theirs is the size that was asked for; none when it is the user's own.
+/// Rules with a larger capacity, if theirs is smaller and is the size that was asked for; none when it is the user's own. The size before is
+/// known by rules of an earlier version, which do not say whose their capacity is.
 #[must_use]
-pub fn resized(rules: &str, before: u64, bytes: u64) -> Option<String> {
-    let capacity = parse::parse(rules).ok()?.capacity?;
-    let (start, end) = rules.rsplit_once(&format!("capacity: {before}")).filter(|_| capacity.bytes == before)?;
+pub fn raised(rules: &str, before: Option<u64>, bytes: u64) -> Option<String> {
+    let capacity = parse::parse(rules).ok()?.capacity?.bytes;
+    let (start, end) = rules.rsplit_once(&format!("capacity: {capacity}"))?;
+    let is_of_the_claim = end.starts_with(OF_THE_CLAIM) || before == Some(capacity);
+    if !is_of_the_claim || bytes <= capacity {
+        return None;
+    }
     let text = format!("{start}capacity: {bytes}{end}");
     parse::parse(&text).is_ok_and(|set| set.capacity.is_some_and(|now| now.bytes == bytes)).then_some(text)
 }

@@ -2,9 +2,11 @@
 //!
 //! They are in the run directory, which a restart of the node empties as it empties the mount table.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -50,22 +52,43 @@ pub struct Record {
     pub purpose: Purpose,
     /// Whether a server is behind it.
     pub interposed: bool,
+    /// Tells its server's mount from others that were at the place before; none where an earlier version made the note.
+    #[serde(default)]
+    pub number: Option<u64>,
     pub pod: Option<Pod>,
     /// What holds the claim that is shown.
     pub holder: Option<Holder>,
+}
+
+impl Record {
+    /// Whether there is a server of its own.
+    #[must_use]
+    pub fn has_server(&self) -> bool {
+        self.interposed && self.purpose != Purpose::Publish
+    }
+}
+
+/// What was noted.
+#[derive(Clone, Debug, Default)]
+pub struct Noted {
+    pub records: Vec<Record>,
+    /// How many more there are, of mounts that nothing is known of.
+    pub unreadable: usize,
 }
 
 /// All of this node.
 #[derive(Clone, Debug)]
 pub struct Records {
     folder: PathBuf,
+    /// Those that cannot be read and of which that was said.
+    unreadable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Records {
     /// Those in a run directory, which no other driver uses.
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
-        Self { folder: run_dir.join("csi/mounts") }
+        Self { folder: run_dir.join("csi/mounts"), unreadable: Arc::default() }
     }
 
     /// Takes away what a driver before us left half written.
@@ -95,7 +118,14 @@ impl Records {
         durable::remove(&path).map_err(CallError::io("remove", &path))
     }
 
-    /// What was noted of a place.
+    /// Whether anything was noted of a place, also where it cannot be read.
+    #[must_use]
+    pub fn has(&self, place: &Path) -> bool {
+        // Of what cannot be looked at nobody may say that it is not there.
+        self.path(place).try_exists().unwrap_or(true)
+    }
+
+    /// What was noted of a place; nothing when it is of a version that wrote something else.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -107,20 +137,50 @@ impl Records {
         }
     }
 
-    /// All of them. One that cannot be read is of a version that wrote something else, and is left alone.
+    /// All that can be read.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn all(&self) -> Result<Vec<Record>, CallError> {
+        Ok(self.read()?.records)
+    }
+
+    /// All of them. One that cannot be read is damaged, or of a version that wrote something else, and is left alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn read(&self) -> Result<Noted, CallError> {
         let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Noted::default()),
             read => read.map_err(CallError::io("read", &self.folder))?,
         };
         // What is half written is none.
         let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
         let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-        let records = paths.filter_map(|path| fs::read(path).ok());
-        Ok(records.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect())
+        let mut noted = Noted::default();
+        let mut unreadable = HashSet::new();
+        for path in paths {
+            let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            match read {
+                Ok(record) => noted.records.push(record),
+                // It was forgotten meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.complain(&path, &error);
+                    unreadable.insert(path);
+                }
+            }
+        }
+        noted.unreadable = unreadable.len();
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
+        Ok(noted)
+    }
+
+    /// Once for each.
+    fn complain(&self, path: &Path, error: &io::Error) {
+        if !self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).contains(path) {
+            tracing::error!(path = %path.display(), %error, "a note of a mount cannot be read: the mount is left alone");
+        }
     }
 
     fn path(&self, place: &Path) -> PathBuf {
@@ -147,6 +207,7 @@ mod tests {
             namespace: Some("shop".to_owned()),
             purpose: Purpose::Publish,
             interposed: true,
+            number: Some(7),
             pod,
             holder: None,
         };
@@ -155,8 +216,24 @@ mod tests {
         assert_eq!(records.get(&place).unwrap().as_ref(), Some(&record));
         fs::copy(records.path(&place), folder.path().join("csi/mounts/.new-abc")).unwrap();
         assert_eq!(records.all().unwrap(), [record], "what is half written is no record");
+        assert_eq!(records.read().unwrap().unreadable, 0);
         records.remove(&place).unwrap();
         records.remove(&place).unwrap();
         assert_eq!(records.all().unwrap(), []);
+    }
+    #[test]
+    fn what_cannot_be_read_is_there_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let place = Path::new("/var/lib/kubelet/x/mount");
+        assert!(!records.has(place));
+        durable::write(&records.path(place), b"{}").unwrap();
+        assert!(records.has(place));
+        assert_eq!(records.get(place).unwrap(), None);
+        let noted = records.read().unwrap();
+        assert_eq!((noted.records.len(), noted.unreadable), (0, 1));
+        records.remove(place).unwrap();
+        assert!(!records.has(place));
+        assert_eq!(records.read().unwrap().unreadable, 0);
     }
 }

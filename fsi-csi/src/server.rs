@@ -82,14 +82,16 @@ pub struct Shows<'a> {
     pub called: Option<&'a str>,
     /// The namespace that they say it is in.
     pub namespace: Option<&'a str>,
+    /// Which of the mounts that were at the place it is.
+    pub number: Option<u64>,
 }
 
 impl<'a> Shows<'a> {
     /// As it was noted.
     #[must_use]
     pub fn of_record(record: &'a Record) -> Self {
-        let Record { data, place, called, namespace, .. } = record;
-        Self { source: data, place, called: called.as_deref(), namespace: namespace.as_deref() }
+        let Record { data, place, called, namespace, number, .. } = record;
+        Self { source: data, place, called: called.as_deref(), namespace: namespace.as_deref(), number: *number }
     }
 }
 
@@ -140,10 +142,12 @@ impl Servers {
     }
 
     fn recipe(&self, shows: &Shows<'_>) -> Recipe {
-        let Shows { source, place, called, namespace } = *shows;
+        let Shows { source, place, called, namespace, number } = *shows;
+        // A mount that was at the place before may be in use still, and be kept.
+        let number = number.map_or_else(String::new, |number| format!("#{number}"));
         Recipe {
             run_dir: self.run_dir.clone(),
-            id: place.display().to_string(),
+            id: format!("{}{number}", place.display()),
             source: source.to_owned(),
             place: place.to_owned(),
             called: called.map(str::to_owned),
@@ -158,7 +162,7 @@ impl Servers {
     /// # Errors
     /// When it does not.
     pub fn start(&self, shows: &Shows<'_>, rules: &str) -> Result<(), ServerError> {
-        let Shows { source, place, called, namespace } = *shows;
+        let Shows { source, place, called, namespace, number: _ } = *shows;
         let rules_file = self.rules_file(place);
         write(&rules_file, rules)?;
         if let Some(kept) = &self.kept {
@@ -238,8 +242,8 @@ impl Servers {
         self.kept.as_ref().map(Kept::unserved).unwrap_or_default()
     }
 
-    /// Removes programs that none of the interposers at these places needs. How many are kept for the versions that follow.
-    pub fn tidy(&self, places: &[&Path]) -> usize {
+    /// Removes programs that none of the interposers at these places needs, where all are known. How many are kept for the versions that follow.
+    pub fn tidy(&self, places: Option<&[&Path]>) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.tidy(places))
     }
 

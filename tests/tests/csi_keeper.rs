@@ -4,13 +4,16 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is tests")]
 
 use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fsi_tests::csi::Driver;
 use fsi_tests::csi::api::Api;
 use fsi_tests::csi::pod::write_until;
-use fsi_tests::csi::requests::{FLAKY, errno_of_write, for_a_pod};
+use fsi_tests::csi::requests::{FLAKY, errno_of_write, for_a_pod, map};
 use fsi_tests::eventually::eventually;
 use fsi_tests::mount::scratch;
 use fsi_tests::need::{Need, has};
@@ -186,4 +189,67 @@ fn servers_that_ended_with_the_driver_are_told_and_counted() {
     assert_eq!(errno_of_write(&target), None);
     driver.down("v", &target);
     driver.nothing_left();
+}
+
+/// A process with a copy of the mount table, as that of a container that mounts from the host.
+struct Straggler(Child);
+
+impl Straggler {
+    fn start() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut word = [0; 5];
+        child.stdout.take().expect("it is a pipe").read_exact(&mut word).expect("it is ready");
+        Self(child)
+    }
+
+    /// A place as it sees it.
+    fn place(&self, place: &Path) -> PathBuf {
+        Path::new("/proc").join(self.0.id().to_string()).join("root").join(place.strip_prefix("/").expect("absolute"))
+    }
+}
+
+impl Drop for Straggler {
+    fn drop(&mut self) {
+        self.0.kill().expect("it is ours");
+        self.0.wait().expect("it is ours");
+    }
+}
+
+#[test]
+fn a_volume_can_be_staged_again_while_its_old_mount_is_in_use() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let keeper = NodeKeeper::start(directory.path());
+    let mut driver = Driver::kept_by(&keeper);
+    for restarts in [false, true] {
+        let mut volume = driver.create("v", SLOW).expect("made");
+        let target = driver.up(&volume, "pod");
+        assert_eq!(errno_of_write(&target), None);
+        let straggler = Straggler::start();
+        let before = server(&driver, "v");
+        driver.down("v", &target);
+        if restarts {
+            end_container(&mut driver, before);
+            driver.kill_and_restart();
+        }
+        volume.volume_context = map(FLAKY);
+        let target = driver.up(&volume, "pod");
+        assert_ne!(server(&driver, "v"), before);
+        assert_eq!(errno_of_write(&target), Some(rustix::io::Errno::IO.raw_os_error()), "the new rules hold");
+        if !restarts {
+            let place = straggler.place(&driver.stage_of("v"));
+            assert_eq!(errno_of_write(&place), None, "the old ones hold where they did");
+        }
+        driver.kill_server("v");
+        assert_eq!(errno_of_write(&target), Some(rustix::io::Errno::IO.raw_os_error()), "another one serves");
+        drop(straggler);
+        driver.down("v", &target);
+        driver.delete("v").expect("deleted");
+        driver.nothing_left();
+    }
+    eventually("nothing is kept", || keeper.kept().is_empty());
 }

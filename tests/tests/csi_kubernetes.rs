@@ -333,3 +333,90 @@ fn a_class_wraps_claims_of_another_class() {
     assert_eq!(claims().len(), 1, "the claim behind goes with the volume");
     driver.nothing_left();
 }
+
+#[test]
+fn a_holder_that_cannot_be_removed_is_not_forgotten_and_one_that_may_not_be_holds_up_nobody() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let place = with_claim(&api, &driver, &holder);
+    let backing = driver.path("backing");
+    fs::create_dir(&backing).expect("a folder");
+    rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    let volume = inline_volume("csi-1", &[("persistentVolumeClaimName", "data")]);
+    let target = driver.publish(&volume, "pod").expect("published");
+    api.refuse_removals(Some(503));
+    let away = driver.unpublish("csi-1", &target).expect_err("the holder is still there");
+    assert_eq!(away.code(), Code::Unavailable, "{away:?}");
+    assert_eq!(driver.notes().len(), 1, "whoever comes next knows of it");
+    assert!(!target.exists(), "the pod has it no more");
+    api.refuse_removals(None);
+    driver.unpublish("csi-1", &target).expect("unpublished");
+    assert!(api.objects("default", "pods").is_empty(), "the holder is removed");
+
+    let target = driver.publish(&volume, "pod").expect("published");
+    api.refuse_removals(Some(403));
+    driver.unpublish("csi-1", &target).expect("it goes with its owner");
+    assert_eq!(api.objects("default", "pods").len(), 1);
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+    driver.nothing_left();
+}
+
+/// As after a drain, or when somebody removed the pod: the claim's files are the same, and elsewhere.
+#[test]
+fn a_volume_goes_on_when_its_holder_is_replaced() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let id = VolumeId::parse("v").expect("an id");
+    let holder = fsi_csi::holder::name(&id);
+    drop(with_claim(&api, &driver, "nobody"));
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    let backing = driver.path("backing");
+    fs::create_dir(&backing).expect("a folder");
+    let claim = Backing::new(&id, "default", "data").name;
+    let held_by = |uid: &str| {
+        let place = driver.path("kubelet/pods").join(uid).join(format!("volume-subpaths/pv-of-{claim}/hold/0"));
+        fs::create_dir_all(&place).expect("a folder");
+        rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+        place
+    };
+    for faults in [None, Some(("faults", "write=EIO"))] {
+        let mut parameters = vec![
+            ("source", "storageClass:fast"),
+            ("csi.storage.k8s.io/pvc/name", "data"),
+            ("csi.storage.k8s.io/pvc/namespace", "default"),
+        ];
+        parameters.extend(faults);
+        let volume = driver.create("v", &parameters).expect("made");
+        let first = held_by(&format!("uid-of-{holder}"));
+        let target = driver.up(&volume, "pod");
+        let opened = fs::File::create(target.join("open")).expect("it opens");
+        rustix::mount::unmount(&first, rustix::mount::UnmountFlags::DETACH).expect("as the kubelet does");
+        let mut other = api.objects("default", "pods").pop().expect("a holder");
+        other["metadata"]["uid"] = "another".into();
+        api.put("default", "pods", &holder, other);
+        let second = held_by("another");
+        let mounts = driver.mounts();
+        driver.stage(&volume).expect("it is staged");
+        assert_eq!(driver.mounts(), mounts, "what is well stays");
+        let next = driver.publish(&volume, "next").expect("published");
+        driver.publish(&volume, "next").expect("published");
+        assert_eq!(driver.mounts().len(), mounts.len() + 1);
+        assert_eq!(errno_of_write(&next).is_some(), faults.is_some());
+        assert!(next.join("open").exists() && opened.metadata().is_ok());
+        driver.unpublish("v", &next).expect("unpublished");
+        drop(opened);
+        driver.down("v", &target);
+        assert!(api.objects("default", "pods").is_empty(), "the holder is removed");
+        rustix::mount::unmount(&second, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+        driver.delete("v").expect("deleted");
+        driver.nothing_left();
+    }
+}

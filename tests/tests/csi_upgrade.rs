@@ -144,3 +144,38 @@ fn a_volume_of_which_the_program_is_lost_says_so_and_goes_on_when_it_is_back() {
     driver.unpublish("csi-1", &target).expect("unpublished");
     driver.nothing_left();
 }
+
+#[test]
+fn that_many_volumes_have_no_server_is_told_at_once() {
+    const VOLUMES: usize = 6;
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let keeper = NodeKeeper::start(directory.path());
+    let other = Other::new();
+    let api = Api::start();
+    let mut driver = Driver::kept_in_cluster(&keeper, &api);
+    let ids: Vec<_> = (0..VOLUMES).map(|number| format!("csi-{number}")).collect();
+    let targets: Vec<_> =
+        ids.iter().map(|id| driver.publish(&inline_volume(id, SLOW), "pod").expect("published")).collect();
+    end_container(&driver, &targets.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    fs::remove_dir_all(driver.path("programs")).expect("it was there");
+    driver.kill_and_replace(&other.fsi);
+    // Each of them would let whoever asks wait for seconds.
+    eventually("all are told", || {
+        let told = |id: &String| {
+            let is_told =
+                |event: &serde_json::Value| event["note"].as_str().is_some_and(|note| note.contains(id.as_str()));
+            api.events().iter().any(is_told)
+        };
+        ids.iter().all(told)
+    });
+    eventually("all are counted", || driver.metric("fsi_csi_unserved") > 5.5);
+    driver.kill_and_replace(binary());
+    eventually("all are served", || driver.metric("fsi_csi_interposers") > 5.5);
+    for (id, target) in ids.iter().zip(&targets) {
+        driver.unpublish(id, target).expect("unpublished");
+    }
+    driver.nothing_left();
+}

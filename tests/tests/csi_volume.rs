@@ -55,6 +55,33 @@ fn what_was_asked_for_is_enforced_and_grows() {
     driver.nothing_left();
 }
 
+/// As on another node that shares the pool, or after a kill between the two steps.
+#[test]
+fn a_server_grows_whatever_the_file_of_the_volume_says() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let driver = Driver::start();
+    let volume = driver.create("v", &[("rules", "version: 1")]).expect("made");
+    let target = driver.up(&volume, "pod");
+    let file = driver.path("pool/volumes/v.json");
+    let says = |bytes: u64| {
+        let text = fs::read_to_string(&file).expect("it is there");
+        let mut volume: serde_json::Value = serde_json::from_str(&text).expect("a document");
+        volume["bytes"] = bytes.into();
+        fs::write(&file, volume.to_string()).expect("written");
+    };
+    let total = || driver.stats("v", &target).expect("an answer").usage[0].total;
+    says(128 << 20);
+    driver.expand("v", &target, 128 << 20).expect("expanded");
+    assert_eq!(total(), 128 << 20, "another node was faster");
+    says(64 << 20);
+    driver.expand("v", &target, 256 << 20).expect("expanded");
+    assert_eq!(total(), 256 << 20, "it was killed before it wrote it down");
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
 #[test]
 fn an_inline_volume_lives_as_long_as_its_pod() {
     if !has(&[Need::Mounts]) {

@@ -32,9 +32,9 @@ pub(super) async fn create(
         return Err(CallError::OtherNode { node: driver.node.clone() });
     }
     let id = VolumeId::of_name(&request.name);
-    let guard = driver.locks.hold(id.as_str())?;
+    let guard = driver.locks.hold_alone(id.as_str())?;
     // Nobody deletes what is being copied.
-    let source_guard = clone_of.as_ref().map(|of| driver.locks.hold(of.as_str())).transpose()?;
+    let source_guard = clone_of.as_ref().map(|of| driver.locks.copy(of.as_str())).transpose()?;
     let config_map = driver.config_map(&read, &request.parameters, Namespace::OfTheClaim).await?;
     read.document(config_map.as_deref(), None)?;
     let backing = match &read.source {

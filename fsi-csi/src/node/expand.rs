@@ -1,5 +1,5 @@
 //! A volume made larger while it is in use: what its servers enforce first, then what its file says, so that a crash between the two is
-//! made good by the next call.
+//! made good by the next call. What a server is told goes by its own rules: the file may be of a pool that another node has, too.
 
 use std::path::Path;
 
@@ -39,7 +39,8 @@ pub(super) async fn expand(
         let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
         table.at(&place).filter(|mount| mounts::shows(&table, mount, &data)).ok_or_else(not_there)?;
-        let Some(bytes) = wished.or(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
+        // A size that is smaller than it has is an older wish.
+        let Some(bytes) = wished.max(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
         tell_servers(&mounting, &table, &data, before, bytes)?;
         let capacity = mounting.pool.grow(&id, bytes)?;
         Ok(NodeExpandVolumeResponse { capacity_bytes: as_sent(capacity) })
@@ -54,13 +55,12 @@ fn tell_servers(
     before: Option<u64>,
     bytes: u64,
 ) -> Result<(), CallError> {
-    let Some(before) = before.filter(|before| *before < bytes) else { return Ok(()) };
     let mut told = Vec::new();
     for mount in table.iter().filter(|mount| mounts::shows_served(mount, data)) {
         // A server shows at its stage and at every pod.
         if !told.contains(&mount.device) {
             told.push(mount.device);
-            mounting.servers.change_rules(mount, |rules| parameters::resized(rules, before, bytes))?;
+            mounting.servers.change_rules(mount, |rules| parameters::raised(rules, before, bytes))?;
         }
     }
     Ok(())

@@ -33,10 +33,10 @@ fn in_braces(base: &str, lines: &[&str]) -> String {
     let Some((inside, after)) = base.rsplit_once('}') else { return base.to_owned() };
     let inside = inside.trim_end().trim_end_matches(',');
     let comma = if inside.ends_with('{') { "" } else { ", " };
-    if lines.is_empty() {
-        return base.to_owned();
-    }
-    format!("{inside}{comma}{}}}{after}", lines.join(", "))
+    let Some(last) = lines.last() else { return base.to_owned() };
+    // A comment ends with its line.
+    let end = if last.contains(" #") { "\n" } else { "" };
+    format!("{inside}{comma}{}{end}}}{after}", lines.join(", "))
 }
 
 #[cfg(test)]
@@ -50,6 +50,7 @@ mod tests {
         assert_eq!(joined(Some("  version: 1\n  rules: []\n"), &["seed: 1"]), "  version: 1\n  rules: []\n  seed: 1\n");
         assert_eq!(joined(Some("{version: 1}"), &["seed: 1", "fake: null"]), "{version: 1, seed: 1, fake: null}");
         assert_eq!(joined(Some("{}"), &["seed: 1"]), "{seed: 1}");
+        assert_eq!(joined(Some("{}"), &["seed: 1 # x"]), "{seed: 1 # x\n}");
         assert_eq!(joined(Some("{a: 1}"), &[]), "{a: 1}");
         assert_eq!(joined(Some("version: 1\n...\n"), &["seed: 1"]), "version: 1\nseed: 1\n");
     }

@@ -125,11 +125,33 @@ fn the_older_json_is_held_to_the_size_too() {
         let text = parameters.document(None, Some(1 << 20)).unwrap().unwrap();
         let set = parse(&text).unwrap();
         assert_eq!((set.capacity.map(|capacity| capacity.bytes), set.seed), (Some(1 << 20), 3), "{text}");
-        let larger = parse(&resized(&text, 1 << 20, 2 << 20).unwrap()).unwrap();
+        let larger = parse(&raised(&text, None, 2 << 20).unwrap()).unwrap();
         assert_eq!(larger.capacity.map(|capacity| capacity.bytes), Some(2 << 20));
         let parameters = read(&[("rules", &json), ("capacity", "3MiB")]).unwrap();
         let set = parse(&parameters.document(None, Some(1 << 20)).unwrap().unwrap()).unwrap();
         assert_eq!(set.capacity.map(|capacity| capacity.bytes), Some(3 << 20), "the user's own");
         assert!(sentence(&[("rules", &json), ("fake", "null")]).contains("takes a `capacity` alone"));
     }
+}
+
+#[test]
+fn a_capacity_grows_with_the_claim_and_the_users_own_does_not() {
+    let capacity = |text: &str| parse(text).unwrap().capacity.unwrap().bytes;
+    for rules in ["version: 1", "{version: 1}", "  version: 1\n  rules: []\n", "{\"version\": 1, \"rules\": []}\n"] {
+        let text = read(&[("rules", rules)]).unwrap().document(None, Some(1 << 20)).unwrap().unwrap();
+        // Whatever the volume's file says by now.
+        for before in [None, Some(1 << 20), Some(2 << 20), Some(4 << 20)] {
+            let larger = raised(&text, before, 4 << 20).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(capacity(&larger), 4 << 20);
+            assert_eq!(capacity(&raised(&larger, before, 8 << 20).unwrap()), 8 << 20, "and again");
+            assert_eq!(raised(&larger, before, 2 << 20), None, "never smaller");
+            assert_eq!(raised(&larger, before, 4 << 20), None);
+        }
+    }
+    for own in ["version: 1\ncapacity: 1048576\n", "{version: 1, capacity: 1048576}", "version: 1\ncapacity: 1MiB\n"] {
+        let text = read(&[("rules", own)]).unwrap().document(None, Some(2 << 20)).unwrap().unwrap();
+        assert_eq!(raised(&text, Some(2 << 20), 4 << 20), None, "{text}");
+    }
+    let earlier = "version: 1\ncapacity: 1048576\n";
+    assert_eq!(capacity(&raised(earlier, Some(1 << 20), 4 << 20).unwrap()), 4 << 20);
 }

@@ -80,7 +80,7 @@ pub(super) struct Recipe {
 /// What a server is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
-    /// The mount, whether the keeper has it already or not.
+    /// A mount that the keeper does not have.
     New,
     /// A mount that the keeper had: the volume may be unstaged meanwhile, and is not to be mounted anew then.
     TakeOver,
@@ -108,16 +108,10 @@ impl Kept {
 
     /// Has a server show what the recipe says; returns when it answers. From then on it is looked after.
     pub(super) fn start(&self, recipe: Recipe) -> Result<(), ServerError> {
-        let (program, layout) = match client::ask(&self.socket, &recipe.id) {
-            Ok(Some(kept)) => (self.programs.of(&kept.layout)?, kept.layout),
-            // When the keeper is away, the server says so.
-            Ok(None) | Err(_) => {
-                (self.programs.own().to_owned(), self.programs.layout().unwrap_or_default().to_owned())
-            }
-        };
-        let child = self.spawn(&recipe, &program, Start::New)?;
+        // When the keeper is away, the server says so.
+        let child = self.spawn(&recipe, self.programs.own(), Start::New)?;
         let mount = Tended::default();
-        mount.note(&layout, None);
+        mount.note(self.programs.layout().unwrap_or_default(), None);
         self.look_after(recipe, mount, Some(child));
         Ok(())
     }
@@ -141,10 +135,10 @@ impl Kept {
         self.places().iter().filter_map(|(place, mount)| Some((place.clone(), unserved(why(mount)?)))).collect()
     }
 
-    pub(super) fn tidy(&self, noted: &[&Path]) -> usize {
+    pub(super) fn tidy(&self, noted: Option<&[&Path]>) -> usize {
         let places = self.places();
         let layout = |place: &&Path| places.get(*place)?.known().layout.clone();
-        let needed: Option<HashSet<_>> = noted.iter().map(layout).collect();
+        let needed: Option<HashSet<_>> = noted.and_then(|noted| noted.iter().map(layout).collect());
         drop(places);
         match needed {
             Some(needed) => self.programs.tidy(&needed),
@@ -172,7 +166,7 @@ impl Kept {
 
     fn leave(&self, place: &Path, mount: &Tended) {
         let mut places = self.places();
-        if places.get(place).is_some_and(|tended| Arc::ptr_eq(&tended.0, &mount.0)) {
+        if is_tended(&places, place, mount) {
             places.remove(place);
         }
     }
@@ -199,7 +193,10 @@ impl Kept {
                     thread::sleep(LOOK_EVERY);
                 }
                 State::Waits { layout } => {
-                    self.ended().insert(recipe.place.clone());
+                    // What was at the place before, and is in use still, is nobody's news.
+                    if is_tended(&self.places(), &recipe.place, mount) {
+                        self.ended().insert(recipe.place.clone());
+                    }
                     match started.elapsed() >= LONGEST_PAUSE {
                         true => pause = PAUSE,
                         false => {
@@ -242,13 +239,20 @@ impl Kept {
         }
         command.args(called.iter().flat_map(|name| ["--volume", name]));
         // A program of another version takes over all the same, and may not know this option; what is taken over has its name.
-        if start == Start::New && program == self.programs.own() {
+        if start == Start::New {
             command.args(namespace.iter().flat_map(|name| ["--namespace", name]));
         }
         command.arg("--rules").arg(rules).args([source, place]).current_dir("/").env("FSI_RUN_DIR", run_dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let said = listen(&mut child, log).map_err(failed)?;
+        let said = match listen(&mut child, log) {
+            Ok(said) => said,
+            Err(error) => {
+                // Nobody would look after it.
+                end(&mut child).map_err(failed)?;
+                return Err(ServerError::Write { path: log.clone(), error });
+            }
+        };
         match said.recv_timeout(STARTS_WITHIN) {
             Ok(Said::Ready) => Ok(child),
             Ok(Said::Ended(sentence)) => {
@@ -256,18 +260,26 @@ impl Kept {
                 Err(ServerError::Refused(if sentence.is_empty() { status.to_string() } else { sentence }))
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                child.kill().map_err(failed)?;
-                child.wait().map_err(failed)?;
+                end(&mut child).map_err(failed)?;
                 Err(ServerError::Late)
             }
         }
     }
 }
 
+fn is_tended(places: &HashMap<PathBuf, Tended>, place: &Path, mount: &Tended) -> bool {
+    places.get(place).is_some_and(|tended| Arc::ptr_eq(&tended.0, &mount.0))
+}
+
 enum Said {
     Ready,
     /// With its last words.
     Ended(String),
+}
+
+fn end(child: &mut Child) -> io::Result<()> {
+    child.kill()?;
+    child.wait().map(drop)
 }
 
 /// Waits for the word of a server on one thread, and copies what it says to its log on another.
@@ -279,13 +291,17 @@ fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
     let mut log = File::options().append(true).create(true).open(log)?;
     let ends = say.clone();
     thread::Builder::new().name("fsi-server-log".to_owned()).spawn(move || {
-        let mut last = String::new();
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let (mut stderr, mut bytes, mut last) = (BufReader::new(stderr), Vec::new(), String::new());
+        while stderr.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            // Names of files are any bytes.
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end_matches('\n');
             // A log that takes nothing more holds up nobody.
             writeln!(log, "{line}").ok();
             if let Some(sentence) = line.strip_prefix("fsi: ") {
                 sentence.clone_into(&mut last);
             }
+            bytes.clear();
         }
         // Nobody listens any more once it was ready.
         ends.try_send(Said::Ended(last)).ok();
@@ -297,4 +313,49 @@ fn listen(child: &mut Child, log: &Path) -> io::Result<Receiver<Said>> {
         }
     })?;
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_after_bytes_that_are_no_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r"printf 'a\377b\nfsi: no \376 more\n' >&2"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let said = listen(&mut child, &log).unwrap().recv_timeout(STARTS_WITHIN).unwrap();
+        let Said::Ended(sentence) = said else { panic!("it never was ready") };
+        assert_eq!(sentence, "no \u{fffd} more");
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "a\u{fffd}b\nfsi: no \u{fffd} more\n");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_nobody_can_look_after_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = Programs::new(PathBuf::from("/bin/echo"), directory.path().join("programs"));
+        let kept = Kept::new(directory.path().join("socket"), Duration::ZERO, programs);
+        let program = directory.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let place = directory.path().join("place");
+        let recipe = Recipe {
+            run_dir: directory.path().to_owned(),
+            id: "id".to_owned(),
+            source: place.clone(),
+            place: place.clone(),
+            called: None,
+            namespace: None,
+            rules: place,
+            // A directory is no log.
+            log: directory.path().to_owned(),
+        };
+        let error = kept.spawn(&recipe, &program, Start::New).unwrap_err();
+        assert!(matches!(error, ServerError::Write { .. }), "{error}");
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        assert_eq!(children, "", "no child is left");
+    }
 }

@@ -10,6 +10,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fsi_agent::keeper::program::Program;
 
@@ -22,6 +23,21 @@ const NAME: &str = "fsi";
 /// They are run as root: nobody else may change or put one.
 const MODE: u32 = 0o700;
 
+/// How often one says that our own is not kept, for as long as it is so.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// How the copy of our own was when it was looked at last.
+#[derive(Debug, Default)]
+enum Copy {
+    #[default]
+    Unknown,
+    Well,
+    Bad {
+        why: String,
+        said: Instant,
+    },
+}
+
 /// All of this host.
 #[derive(Debug)]
 pub(super) struct Programs {
@@ -29,8 +45,7 @@ pub(super) struct Programs {
     folder: PathBuf,
     /// Of our own; nothing when it does not say.
     layout: Option<String>,
-    /// Why our own is not there for the version that follows, as it was said last.
-    complaint: Mutex<Option<String>>,
+    copy: Mutex<Copy>,
 }
 
 impl Programs {
@@ -42,7 +57,7 @@ impl Programs {
                 None
             }
         };
-        let programs = Self { own, folder, layout, complaint: Mutex::default() };
+        let programs = Self { own, folder, layout, copy: Mutex::default() };
         programs.keep(|kept| is_same(&programs.own, kept).unwrap_or(false));
         programs
     }
@@ -114,16 +129,28 @@ impl Programs {
     fn keep(&self, is_there: impl FnOnce(&Path) -> bool) {
         let Some(layout) = &self.layout else { return };
         let kept = self.place(layout);
-        let put = if is_there(&kept) { Ok(()) } else { self.put(&kept, layout) };
-        let complaint = put.err().map(|error| error.to_string());
-        let mut said = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = complaint.as_ref().filter(|_| *said != complaint) {
-            tracing::error!(
-                place = %kept.display(), error,
-                "the program of servers is not kept: under a version with another layout, the volumes of this one will have no server"
-            );
-        }
-        *said = complaint;
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = match (is_there(&kept), &*copy) {
+            (false, _) => self.put(&kept, layout),
+            (true, Copy::Well) => Ok(()),
+            (true, Copy::Unknown | Copy::Bad { .. }) => runs(&kept, layout),
+        };
+        let Err(error) = looked else {
+            *copy = Copy::Well;
+            return;
+        };
+        let why = error.to_string();
+        let said = match &*copy {
+            Copy::Bad { why: before, said } if *before == why && said.elapsed() < SAY_EVERY => *said,
+            Copy::Unknown | Copy::Well | Copy::Bad { .. } => {
+                tracing::error!(
+                    place = %kept.display(), error = why,
+                    "the program of servers is not kept: under a version with another layout, the volumes of this one will have no server"
+                );
+                Instant::now()
+            }
+        };
+        *copy = Copy::Bad { why, said };
     }
 
     fn put(&self, kept: &Path, layout: &str) -> io::Result<()> {
@@ -139,11 +166,15 @@ impl Programs {
             file.set_permissions(Permissions::from_mode(MODE))
         })?;
         File::open(&self.folder)?.sync_all()?;
-        // Better known now than when it is needed; a file system may be mounted noexec.
-        match says(kept)? {
-            said if said == layout => Ok(()),
-            said => Err(io::Error::other(format!("the copy says that it has the layout `{said}`, not `{layout}`"))),
-        }
+        runs(kept, layout)
+    }
+}
+
+/// Better known now than when it is needed; a file system may be mounted noexec.
+fn runs(kept: &Path, layout: &str) -> io::Result<()> {
+    match says(kept)? {
+        said if said == layout => Ok(()),
+        said => Err(io::Error::other(format!("the copy says that it has the layout `{said}`, not `{layout}`"))),
     }
 }
 
@@ -250,5 +281,24 @@ mod tests {
         fs::create_dir(folder.join("theirs")).unwrap();
         assert_eq!(programs.tidy(&needed(&[])), 1);
         assert!(folder.join("theirs").is_dir());
+    }
+    #[test]
+    fn a_copy_that_cannot_run_is_complained_of_for_as_long_as_it_cannot() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, folder) = (directory.path().join("fsi"), directory.path().join("programs"));
+        program(&own, ECHO);
+        let kept = Programs::new(own.clone(), folder.clone()).place(ECHO.1);
+        // As on a file system that is mounted noexec.
+        fs::set_permissions(&kept, Permissions::from_mode(0o600)).unwrap();
+        let programs = Programs::new(own, folder);
+        let is_bad = || matches!(&*programs.copy.lock().unwrap(), Copy::Bad { .. });
+        assert!(is_bad(), "also by a driver that finds it there");
+        for _ in 0..2 {
+            programs.tidy(&needed(&[]));
+            assert!(is_bad());
+        }
+        fs::set_permissions(&kept, Permissions::from_mode(MODE)).unwrap();
+        programs.tidy(&needed(&[]));
+        assert!(!is_bad());
     }
 }

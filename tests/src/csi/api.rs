@@ -18,6 +18,8 @@ struct Content {
     status_of_pods: Value,
     /// Why no object may be changed.
     refusal: Option<String>,
+    /// With which code no object may be removed.
+    stays: Option<u16>,
 }
 
 /// A running one; it serves until the test ends.
@@ -85,6 +87,11 @@ impl Api {
         self.lock().refusal = sentence.map(str::to_owned);
     }
 
+    /// Refuses to remove any object, with that code, or none.
+    pub fn refuse_removals(&self, code: Option<u16>) {
+        self.lock().stays = code;
+    }
+
     /// How pods are that are made from now on.
     pub fn set_status_of_pods(&self, status: Value) {
         self.lock().status_of_pods = status;
@@ -147,10 +154,13 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
     let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
     let (status, answer) = match (method, content.objects.get(path).cloned()) {
         ("GET", Some(object)) => (200, object),
-        ("DELETE", Some(object)) => {
-            content.objects.remove(path);
-            (200, object)
-        }
+        ("DELETE", Some(object)) => match content.stays {
+            Some(code) => (code, json!({ "kind": "Status", "status": "Failure", "reason": "Refused", "code": code })),
+            None => {
+                content.objects.remove(path);
+                (200, object)
+            }
+        },
         ("PATCH", Some(mut object)) => match content.refusal.clone() {
             Some(message) => (
                 403,
