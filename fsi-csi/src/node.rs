@@ -53,13 +53,14 @@ impl NodeService {
         if request.staging_target_path.is_empty() {
             return Err(CallError::Missing("staging target path"));
         }
-        let guard = self.0.locks.hold(id)?;
+        // Also while the holder goes: nobody is to find it once more.
+        let guard = Arc::new(self.0.locks.hold(id)?);
         let mounting = self.0.mounting.clone();
-        let holder = bounded::work("unstaging the volume", LIMIT, guard, move || {
+        let holder = bounded::work("unstaging the volume", LIMIT, Arc::clone(&guard), move || {
             mounting.unstage(&mounts::place_to_empty(&request.staging_target_path)?)
         });
         if let Some(holder) = holder.await? {
-            self.0.holders.release(&holder).await;
+            self.0.holders.release(id, holder).await;
         }
         Ok(NodeUnstageVolumeResponse {})
     }
@@ -69,13 +70,14 @@ impl NodeService {
         if request.target_path.is_empty() {
             return Err(CallError::Missing("target path"));
         }
-        let guard = self.0.locks.hold(id)?;
+        let guard = Arc::new(self.0.locks.hold(id)?);
         let mounting = self.0.mounting.clone();
-        let holder = bounded::work("unpublishing the volume", LIMIT, guard, move || {
-            mounting.unpublish(&request.volume_id, &mounts::place_to_empty(&request.target_path)?)
+        let (volume, target) = (id.to_owned(), request.target_path.clone());
+        let holder = bounded::work("unpublishing the volume", LIMIT, Arc::clone(&guard), move || {
+            mounting.unpublish(&volume, &mounts::place_to_empty(&target)?)
         });
         if let Some(holder) = holder.await? {
-            self.0.holders.release(&holder).await;
+            self.0.holders.release(id, holder).await;
         }
         Ok(NodeUnpublishVolumeResponse {})
     }

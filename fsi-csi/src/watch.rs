@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::driver::NodeDriver;
 use crate::error::CallError;
+use crate::events;
 use crate::mounts::{self, Health, Table};
 use crate::records::{Purpose, Record};
 use crate::server::Unserved;
@@ -107,7 +108,7 @@ pub async fn watch(driver: Arc<NodeDriver>) {
             Ok((after, Ok(all))) => {
                 seen = after;
                 for news in all {
-                    tell(&driver, &news).await;
+                    tell(&driver, &news);
                 }
             }
             Ok((after, Err(error))) => {
@@ -119,20 +120,14 @@ pub async fn watch(driver: Arc<NodeDriver>) {
     }
 }
 
-async fn tell(driver: &NodeDriver, news: &News) {
+fn tell(driver: &NodeDriver, news: &News) {
     let News { volume, outcome, servers } = news;
     if let Some(death) = outcome.death() {
         driver.metrics.deaths(death, *servers);
     }
     let sentence = outcome.sentence(volume);
     tracing::warn!(volume, "{sentence}");
-    let records = driver.mounting.records.all().unwrap_or_default();
-    let of_volume = records.into_iter().filter(|record| record.volume == *volume);
-    // A pod may have the volume at several places.
-    let pods: HashMap<_, _> = of_volume.filter_map(|record| record.pod).map(|pod| (pod.uid.clone(), pod)).collect();
-    for pod in pods.into_values() {
-        driver.kubernetes.warn(&pod, outcome.reason(), sentence.clone()).await;
-    }
+    events::warn_pods(driver, volume, outcome.reason(), &sentence);
 }
 
 impl Seen {
