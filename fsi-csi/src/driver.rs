@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::TOPOLOGY_KEY;
 use crate::error::CallError;
+use crate::events::Events;
 use crate::holder::Holders;
 use crate::kubernetes::Kubernetes;
 use crate::locks::Locks;
@@ -47,6 +48,7 @@ pub struct NodeDriver {
     pub kubernetes: Kubernetes,
     pub holders: Holders,
     pub metrics: Arc<Metrics>,
+    pub events: Events,
 }
 
 impl NodeDriver {

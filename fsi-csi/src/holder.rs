@@ -6,11 +6,13 @@
 pub mod backing;
 mod growth;
 mod manifest;
+pub mod upkeep;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(20);
 /// The time that an answer of the API may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(300);
+/// What the API calls a claim.
+const CLAIM: &str = "PersistentVolumeClaim";
 
 pub use self::manifest::name;
 
@@ -90,6 +94,9 @@ impl HolderError {
 pub struct Holder {
     pub namespace: String,
     pub name: String,
+    /// The claim that it holds; empty where an earlier version made the note.
+    #[serde(default)]
+    pub claim: String,
 }
 
 /// What a holder, or a claim of ours, goes with.
@@ -124,33 +131,41 @@ pub struct Holders {
     pub kubelet: PathBuf,
     /// The pod that we run in, of which a holder has the image.
     pub own: Option<(String, String)>,
+    /// The PriorityClass of holders.
+    pub priority_class: Option<String>,
 }
 
 impl Holders {
-    /// Has a claim of the owner's namespace held on this node; returns when its files are at hand.
+    /// Has a claim of the owner's namespace held on this node, by the holder that is known, or by one that takes over from it; returns when its
+    /// files are at hand.
     ///
     /// # Errors
     /// When they are not; it is asked for again.
-    pub async fn hold(&self, id: &VolumeId, owner: &Owner, claim: &str) -> Result<Held, CallError> {
+    pub async fn hold(
+        &self,
+        id: &VolumeId,
+        owner: &Owner,
+        claim: &str,
+        known: Option<&Holder>,
+    ) -> Result<Held, CallError> {
         let client = self.kubernetes.client().ok_or_else(|| HolderError::NoKubernetes(claim.to_owned()))?;
-        let holder = Holder { namespace: owner.namespace.clone(), name: name(id) };
         let volume_of = |found: PersistentVolumeClaim| found.spec.and_then(|spec| spec.volume_name);
         self.claim(&client, &owner.namespace, claim).await?;
         let pods = Api::<PodObject>::namespaced(client.clone(), &owner.namespace);
         let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
-        let waits = |why: String| HolderError::Waits {
+        let known = known.filter(|known| known.namespace == owner.namespace);
+        let mut holder = Holder {
             namespace: owner.namespace.clone(),
+            name: known.map_or_else(|| name(&self.node, id), |known| known.name.clone()),
             claim: claim.to_owned(),
-            holder: holder.name.clone(),
-            why,
         };
         loop {
             let why = match answered("tell the holder", pods.get_opt(&holder.name)).await? {
                 None => {
-                    self.create(&client, &pods, id, owner, claim).await?;
+                    self.create(&client, &pods, id, owner, &holder).await?;
                     "was made just now".to_owned()
                 }
-                Some(found) => match manifest::state(&found) {
+                Some(found) => match manifest::state(&found, Timestamp::now()) {
                     manifest::State::Runs { uid } => {
                         let volume = volume_of(self.claim(&client, &owner.namespace, claim).await?).unwrap_or_default();
                         let directory = manifest::directory(&self.kubelet, &uid, &volume);
@@ -158,6 +173,11 @@ impl Holders {
                             return Ok(Held { holder, directory });
                         }
                         format!("runs, but nothing is mounted at {}", directory.display())
+                    }
+                    // It may stay for as long as somebody uses the volume.
+                    manifest::State::Leaves(_) => {
+                        holder.name = manifest::next_name(&holder.name);
+                        continue;
                     }
                     manifest::State::Ended => {
                         remove(&pods, &holder.name).await?;
@@ -167,7 +187,8 @@ impl Holders {
                 },
             };
             if tokio::time::Instant::now() > deadline {
-                return Err(waits(why).into());
+                let Holder { namespace, name: holder, claim } = holder;
+                return Err(HolderError::Waits { namespace, claim, holder, why }.into());
             }
             tokio::time::sleep(POLL).await;
         }
@@ -189,6 +210,18 @@ impl Holders {
         }
     }
 
+    /// What the holder of a claim behind a volume goes with: the claim that it is behind, or, when that is gone and the volume was kept, the
+    /// claim itself.
+    ///
+    /// # Errors
+    /// When neither is there.
+    pub async fn owner_of(&self, backing: &backing::Backing) -> Result<Owner, HolderError> {
+        match self.owner(&backing.namespace, &backing.of).await {
+            Err(HolderError::NoClaim { .. }) => self.owner(&backing.namespace, &backing.name).await,
+            owner => owner,
+        }
+    }
+
     /// A claim as the owner of something.
     ///
     /// # Errors
@@ -196,7 +229,7 @@ impl Holders {
     pub async fn owner(&self, namespace: &str, claim: &str) -> Result<Owner, HolderError> {
         let client = self.kubernetes.client().ok_or_else(|| HolderError::NoKubernetes(claim.to_owned()))?;
         let uid = self.claim(&client, namespace, claim).await?.metadata.uid.unwrap_or_default();
-        Ok(Owner { kind: "PersistentVolumeClaim", namespace: namespace.to_owned(), name: claim.to_owned(), uid })
+        Ok(Owner { kind: CLAIM, namespace: namespace.to_owned(), name: claim.to_owned(), uid })
     }
 
     async fn claim(&self, client: &Client, namespace: &str, claim: &str) -> Result<PersistentVolumeClaim, HolderError> {
@@ -217,17 +250,24 @@ impl Holders {
         pods: &Api<PodObject>,
         id: &VolumeId,
         owner: &Owner,
-        claim: &str,
+        holder: &Holder,
     ) -> Result<(), HolderError> {
         let (namespace, name) = self.own.clone().ok_or_else(|| {
             HolderError::NoImage("the driver's own pod is told by POD_NAMESPACE and POD_NAME".to_owned())
         })?;
         let owns = Api::<PodObject>::namespaced(client.clone(), &namespace);
         let own = answered("tell the driver's own pod", owns.get(&name)).await?;
-        let container =
-            own.spec.and_then(|spec| spec.containers.into_iter().find(|container| container.image.is_some()));
-        let image = container.ok_or_else(|| HolderError::NoImage(format!("pod {namespace}/{name} has none")))?;
-        let pod = manifest::pod(&self.node, id, owner, claim, &image)?;
+        let image = own.spec.and_then(|spec| spec.containers.into_iter().find_map(|container| container.image));
+        let image = image.ok_or_else(|| HolderError::NoImage(format!("pod {namespace}/{name} has none")))?;
+        let pod = manifest::pod(&manifest::Wish {
+            name: &holder.name,
+            node: &self.node,
+            volume: id,
+            owner,
+            claim: &holder.claim,
+            image: &image,
+            priority_class: self.priority_class.as_deref(),
+        })?;
         match answered("make the holder", pods.create(&PostParams::default(), &pod)).await {
             // Another call was faster.
             Err(HolderError::Api { error, .. }) if is_code(&error, 409) => Ok(()),

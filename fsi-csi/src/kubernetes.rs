@@ -46,6 +46,15 @@ impl KubernetesError {
     }
 }
 
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Taken,
+    /// For good.
+    Refused,
+    Away,
+}
+
 /// The API, or its absence.
 #[derive(Clone)]
 pub struct Kubernetes(Option<Client>);
@@ -94,9 +103,10 @@ impl Kubernetes {
         map.get(RULES_KEY).or_else(only).cloned().ok_or(KubernetesError::NoKey { namespace, name })
     }
 
-    /// Tells the user of a pod; best effort, as the log has it too.
-    pub async fn warn(&self, pod: &Pod, reason: &str, note: String) {
-        let Some(client) = self.0.clone() else { return };
+    /// Tells the user of a pod.
+    pub async fn warn(&self, pod: &Pod, reason: &str, note: String) -> Answer {
+        // The log has it.
+        let Some(client) = self.0.clone() else { return Answer::Taken };
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -114,9 +124,23 @@ impl Kubernetes {
         };
         let recorder = Recorder::new(client, Reporter { controller: DRIVER.to_owned(), instance: None });
         match tokio::time::timeout(ANSWERS_WITHIN, recorder.publish(&event, &about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, pod = pod.name, "an event was not taken"),
-            Err(_elapsed) => tracing::warn!(pod = pod.name, "the API did not take an event in time"),
+            Ok(Ok(())) => Answer::Taken,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, pod = pod.name, "an event was not taken");
+                match error {
+                    kube::Error::Api(status) if is_final(status.code) => Answer::Refused,
+                    _ => Answer::Away,
+                }
+            }
+            Err(_elapsed) => {
+                tracing::warn!(pod = pod.name, "the API did not take an event in time");
+                Answer::Away
+            }
         }
     }
+}
+
+/// Whether asking again leads to the same: not when there were too many requests, or the account's rights are to come.
+const fn is_final(code: u16) -> bool {
+    matches!(code, 400 | 404 | 409 | 413 | 422)
 }

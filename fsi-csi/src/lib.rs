@@ -13,6 +13,7 @@ pub mod controller;
 pub mod driver;
 mod durable;
 pub mod error;
+pub mod events;
 pub mod holder;
 pub mod identity;
 pub mod kubernetes;

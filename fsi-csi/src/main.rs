@@ -24,7 +24,7 @@ enum Role {
     Node(Box<NodeOptions>),
     /// Identity and controller services without a pool, beside an external-resizer
     Controller(ControllerOptions),
-    /// Do nothing until told to end: what a pod does that holds a claim
+    /// Do nothing until killed: what a pod does that holds a claim
     #[command(hide = true)]
     Hold,
 }
@@ -70,6 +70,9 @@ struct NodeOptions {
     /// Ask nothing of a Kubernetes API: no rules from ConfigMaps, no events
     #[arg(long)]
     no_kubernetes: bool,
+    /// The PriorityClass of pods that hold claims; none: that of any pod
+    #[arg(long, value_name = "NAME")]
+    holder_priority_class: Option<String>,
     /// The namespace of the pod we run in, of which pods that hold claims have the image
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide = true)]
     pod_namespace: Option<String>,

@@ -10,7 +10,7 @@ use tonic::Code;
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0, 30.0];
 
 /// Names of all metrics, for the docs.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "fsi_csi_calls_total",
     "fsi_csi_call_duration_seconds",
     "fsi_csi_interposers",
@@ -19,6 +19,7 @@ pub const NAMES: [&str; 8] = [
     "fsi_csi_server_deaths_total",
     "fsi_csi_orphans_removed_total",
     "fsi_csi_unreadable_records",
+    "fsi_csi_events_lost_total",
 ];
 
 /// All counters.
@@ -33,13 +34,14 @@ pub struct Metrics {
     deaths: IntCounterVec,
     orphans: IntCounter,
     unreadable: IntGauge,
+    events_lost: IntCounterVec,
 }
 
 impl Metrics {
     /// # Errors
     /// Two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let [calls, durations, interposers, unserved, programs, deaths, orphans, unreadable] = NAMES;
+        let [calls, durations, interposers, unserved, programs, deaths, orphans, unreadable, events_lost] = NAMES;
         let metrics = Self {
             registry: Registry::new(),
             calls: IntCounterVec::new(
@@ -62,9 +64,16 @@ impl Metrics {
                 "Mounts that were taken away because nobody had asked for them any more.",
             )?,
             unreadable: IntGauge::new(unreadable, "Notes of mounts that cannot be read; their mounts are left alone.")?,
+            events_lost: IntCounterVec::new(
+                Opts::new(events_lost, "Events for pods that the API never took, by why."),
+                &["reason"],
+            )?,
         };
         for outcome in ["replaced", "aborted"] {
             metrics.deaths.with_label_values(&[outcome]);
+        }
+        for reason in ["full", "pod_gone", "refused"] {
+            metrics.events_lost.with_label_values(&[reason]);
         }
         metrics.registry.register(Box::new(metrics.calls.clone()))?;
         metrics.registry.register(Box::new(metrics.durations.clone()))?;
@@ -74,6 +83,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.deaths.clone()))?;
         metrics.registry.register(Box::new(metrics.orphans.clone()))?;
         metrics.registry.register(Box::new(metrics.unreadable.clone()))?;
+        metrics.registry.register(Box::new(metrics.events_lost.clone()))?;
         Ok(metrics)
     }
 
@@ -104,6 +114,10 @@ impl Metrics {
 
     pub(crate) fn unreadable(&self, count: usize) {
         set(&self.unreadable, count);
+    }
+
+    pub(crate) fn event_lost(&self, reason: &str) {
+        self.events_lost.with_label_values(&[reason]).inc();
     }
 
     /// As Prometheus reads them.

@@ -12,7 +12,7 @@ use fsi_agent::sys::mount::Mount;
 use crate::access::Flags;
 use crate::bounded::Probes;
 use crate::error::CallError;
-use crate::holder::Holder;
+use crate::holder::{Held, Holder};
 use crate::mounts::{self, Health, Shown, Table};
 use crate::pool::{self, Lifetime, Pool, Wish};
 use crate::records::{Pod, Purpose, Record, Records};
@@ -44,6 +44,14 @@ pub struct Wanted {
     pub pod: Option<Pod>,
     /// What holds the claim that its files are in.
     pub holder: Option<Holder>,
+}
+
+/// The holder of what was shown at a place.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub holder: Holder,
+    /// What is shown there; nothing when it has to be shown anew.
+    pub shows: Option<PathBuf>,
 }
 
 /// How a staged volume is to be shown to a pod.
@@ -175,6 +183,39 @@ impl Mounting {
         }
     }
 
+    /// The holder that was noted of a place.
+    ///
+    /// # Errors
+    /// When what was noted cannot be read.
+    pub fn held(&self, place: &Path) -> Result<Option<Known>, CallError> {
+        let Some(record) = self.records.get(place)? else { return Ok(None) };
+        let table = Table::read()?;
+        let is_shown = table.at(place).is_some_and(|mount| match record.interposed {
+            true => mounts::shows_served(mount, &record.data) && mounts::health(&self.probes, place) != Health::Dead,
+            false => mounts::shows_bound(&table, mount, &record.data),
+        });
+        Ok(record.holder.map(|holder| Known { holder, shows: is_shown.then_some(record.data) }))
+    }
+
+    /// Notes another holder of what is shown at a place. An interposer shows what it was started for; a bind mount is known by its source.
+    ///
+    /// # Errors
+    /// When it cannot be noted.
+    pub fn hand_over(&self, place: &Path, held: &Held) -> Result<(), CallError> {
+        let Some(stage) = self.records.get(place)? else { return Ok(()) };
+        let all = self.records.all()?.into_iter();
+        for mut record in all.filter(|record| record.volume == stage.volume && record.data == stage.data) {
+            if !record.interposed {
+                record.data = held.directory.clone();
+            }
+            if record.holder == stage.holder {
+                record.holder = Some(held.holder.clone());
+            }
+            self.records.add(&record)?;
+        }
+        Ok(())
+    }
+
     /// Where a volume is in use, if it is.
     ///
     /// # Errors
@@ -219,6 +260,8 @@ impl Mounting {
         let table = Table::read()?;
         if let Some(mount) = table.at(place) {
             match self.health(&table, mount, wanted)? {
+                // What an interposer was started for may be gone from there; its files were given away when it was.
+                Some(Health::Well) if fs::symlink_metadata(&wanted.data).is_err() => return Ok(()),
                 Some(Health::Well) => return self.give(wanted),
                 Some(Health::Silent) => {
                     return Err(CallError::Silent { id: wanted.volume.to_string(), place: place.to_owned() });

@@ -11,7 +11,8 @@ use fsi_csi::bounded::Probes;
 use fsi_csi::controller::PoolController;
 use fsi_csi::controller::remote::RemoteController;
 use fsi_csi::driver::{NodeDriver, Reach};
-use fsi_csi::holder::Holders;
+use fsi_csi::events::{self, Events};
+use fsi_csi::holder::{Holders, upkeep};
 use fsi_csi::identity::Identified;
 use fsi_csi::kubernetes::Kubernetes;
 use fsi_csi::locks::Locks;
@@ -45,10 +46,7 @@ pub(super) fn main(options: Options) -> ExitCode {
             match options.command {
                 Role::Node(options) => node(*options).await,
                 Role::Controller(options) => controller(options).await,
-                Role::Hold => {
-                    over()?.await;
-                    Ok(())
-                }
+                Role::Hold => hold().await,
             }
         });
         // A call into a mount that hangs is not waited for.
@@ -78,6 +76,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         // The mount table knows no links.
         kubelet: options.kubelet_dir.canonicalize().unwrap_or_else(|_missing| options.kubelet_dir.clone()),
         own: options.pod_namespace.zip(options.pod_name),
+        priority_class: options.holder_priority_class,
     };
     let driver = Arc::new(NodeDriver {
         node: options.node_id,
@@ -96,6 +95,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         kubernetes,
         holders,
         metrics,
+        events: Events::default(),
     });
     driver.mounting.records.sweep()?;
     driver.mounting.adopt()?;
@@ -117,6 +117,8 @@ async fn node(options: NodeOptions) -> Result<()> {
     tokio::select! {
         served = async { tokio::try_join!(csi, registration) } => drop(served?),
         () = watch::watch(Arc::clone(&driver)) => {}
+        () = events::tell(Arc::clone(&driver)) => {}
+        () = upkeep::keep_up(Arc::clone(&driver)) => {}
     }
     Ok(())
 }
@@ -147,6 +149,14 @@ async fn kubernetes(is_none: bool) -> Result<Kubernetes> {
 fn pages(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<MetricsServer> {
     let metrics = Arc::clone(metrics);
     Ok(serve::serve(address, move || metrics.text())?)
+}
+
+/// Goes on when asked to end: whoever uses the volume ends first, and then the driver has us killed.
+async fn hold() -> Result<()> {
+    loop {
+        over()?.await;
+        tracing::info!("told to end; the claim is held for those that use it");
+    }
 }
 
 /// Comes when we are asked to end.

@@ -11,6 +11,7 @@ use futures_util::stream;
 
 use crate::driver::NodeDriver;
 use crate::error::CallError;
+use crate::events;
 use crate::mounting::Mounting;
 use crate::mounts::{self, Health, Table};
 use crate::records::Record;
@@ -138,10 +139,10 @@ pub async fn watch(driver: Arc<NodeDriver>) {
 async fn look(driver: &Arc<NodeDriver>, seen: &mut Seen) -> Result<(), CallError> {
     let there = at_work(driver, There::read).await?;
     for news in seen.begin(&there) {
-        tell(driver, &news).await;
+        tell(driver, &news);
     }
     for news in seen.answered(&ask(driver, &there).await) {
-        tell(driver, &news).await;
+        tell(driver, &news);
     }
     let answered = |last: &&Last| matches!(last, Last::Served { .. });
     driver.metrics.interposers(seen.servers.values().filter(answered).count());
@@ -199,20 +200,14 @@ fn clean_up(driver: &NodeDriver) -> Result<(), CallError> {
     Ok(())
 }
 
-async fn tell(driver: &NodeDriver, news: &News) {
+fn tell(driver: &NodeDriver, news: &News) {
     let News { volume, outcome, servers } = news;
     if let Some(death) = outcome.death() {
         driver.metrics.deaths(death, *servers);
     }
     let sentence = outcome.sentence(volume);
     tracing::warn!(volume, "{sentence}");
-    let records = driver.mounting.records.all().unwrap_or_default();
-    let of_volume = records.into_iter().filter(|record| record.volume == *volume);
-    // A pod may have the volume at several places.
-    let pods: HashMap<_, _> = of_volume.filter_map(|record| record.pod).map(|pod| (pod.uid.clone(), pod)).collect();
-    for pod in pods.into_values() {
-        driver.kubernetes.warn(&pod, outcome.reason(), sentence.clone()).await;
-    }
+    events::warn_pods(driver, volume, outcome.reason(), &sentence);
 }
 
 impl There {

@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use fsi_csi::holder::backing::Backing;
 use fsi_csi::proto::csi::{CapacityRange, NodeExpandVolumeRequest};
@@ -87,6 +89,13 @@ fn a_server_that_ends_is_an_event_of_the_pod() {
     assert_eq!(event["regarding"]["name"].as_str(), Some("pod"));
     assert_eq!(event["regarding"]["uid"].as_str(), Some("1-2-3"));
     assert!(event["note"].as_str().is_some_and(|note| note.contains("csi-1")), "{event}");
+    // The API is away for a while: the next one is told all the same.
+    api.refuse_events(true);
+    driver.kill_server_at(&target);
+    eventually("the driver tries", || api.refused_events() > 1);
+    assert_eq!(api.events().len(), 1);
+    api.refuse_events(false);
+    eventually("an event is sent", || api.events().len() == 2);
     driver.unpublish("csi-1", &target).expect("unpublished");
     driver.nothing_left();
 }
@@ -115,7 +124,7 @@ fn a_claim_of_another_driver_is_wrapped_through_a_holder() {
     }
     let api = Api::start();
     let driver = Driver::in_cluster(&api);
-    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let holder = fsi_csi::holder::name("test-node", &VolumeId::parse("csi-1").expect("an id"));
     let place = with_claim(&api, &driver, &holder);
     let backing = driver.path("backing");
     fs::create_dir(&backing).expect("a folder");
@@ -154,6 +163,56 @@ fn a_claim_of_another_driver_is_wrapped_through_a_holder() {
 }
 
 #[test]
+fn another_holder_takes_over_from_one_that_goes() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    let driver = Driver::in_cluster(&api);
+    let first = fsi_csi::holder::name("test-node", &VolumeId::parse("csi-1").expect("an id"));
+    let place = with_claim(&api, &driver, &first);
+    let backing = driver.path("backing");
+    fs::create_dir(&backing).expect("a folder");
+    api.set_status_of_pods(json!({ "phase": "Running" }));
+    rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+    let holders = || api.objects("default", "pods");
+    // As it is, and through an interposer.
+    for (at, faults) in [&[][..], &[("faults", "fsync=EIO")]].into_iter().enumerate() {
+        let attributes = [&[("persistentVolumeClaimName", "data")], faults].concat();
+        let volume = inline_volume("csi-1", &attributes);
+        let target = driver.publish(&volume, "pod").expect("published");
+        let mut leaving = holders().remove(0);
+        // Long enough for those that use it to end before it.
+        leaving["metadata"]["deletionTimestamp"] = "2999-01-01T00:00:00Z".into();
+        api.put("default", "pods", &first, leaving.clone());
+        thread::sleep(Duration::from_secs(11));
+        assert_eq!(holders().len(), 1);
+        leaving["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into();
+        api.put("default", "pods", &first, leaving);
+        eventually("another one is made", || holders().len() == 2);
+        let is_next = |name: &String| *name != first;
+        let names = holders().into_iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned));
+        let next = names.into_iter().find(is_next).expect("another name");
+        let next_place = with_claim(&api, &driver, &next);
+        rustix::mount::mount_bind(&backing, &next_place).expect("as the kubelet does");
+        eventually("the pod is told", || api.events().len() == at + 1);
+        assert_eq!(api.events()[at]["reason"], "HolderReplaced");
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).expect("the kubelet takes it away");
+        let mounts = driver.mounts();
+        driver.publish(&volume, "pod").expect("published");
+        assert_eq!(driver.mounts(), mounts, "nothing is shown anew");
+        assert_eq!(errno_of_write(&target), None);
+        driver.unpublish("csi-1", &target).expect("unpublished");
+        assert_eq!(holders().len(), 1, "the holder that took over is removed");
+        rustix::mount::unmount(&next_place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+        api.remove("default", "pods", &first);
+        rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
+    }
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).expect("nobody uses it any more");
+    driver.nothing_left();
+}
+
+#[test]
 fn a_claim_that_cannot_be_wrapped_is_refused_with_the_reason() {
     if !has(&[Need::Mounts]) {
         return;
@@ -184,7 +243,7 @@ fn a_claim_of_our_own_is_wrapped_too() {
     }
     let api = Api::start();
     let driver = Driver::in_cluster(&api);
-    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let holder = fsi_csi::holder::name("test-node", &VolumeId::parse("csi-1").expect("an id"));
     let place = with_claim(&api, &driver, &holder);
     api.set_status_of_pods(json!({ "phase": "Running" }));
     let claim = driver.create("v", FLAKY).expect("made");
@@ -290,7 +349,7 @@ fn a_class_wraps_claims_of_another_class() {
     }
     let api = Api::start();
     let driver = Driver::in_cluster(&api);
-    let holder = fsi_csi::holder::name(&VolumeId::parse("v").expect("an id"));
+    let holder = fsi_csi::holder::name("test-node", &VolumeId::parse("v").expect("an id"));
     drop(with_claim(&api, &driver, "nobody"));
     api.set_status_of_pods(json!({ "phase": "Running" }));
     let parameters = [
@@ -299,6 +358,11 @@ fn a_class_wraps_claims_of_another_class() {
         ("csi.storage.k8s.io/pvc/name", "data"),
         ("csi.storage.k8s.io/pvc/namespace", "default"),
     ];
+    let mut gone = parameters;
+    gone[2].1 = "gone";
+    let refused = driver.create("w", &gone).expect_err("its claim is gone");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!(!driver.data("w").exists(), "nobody would delete it");
     for _ in 0..2 {
         driver.create("v", &parameters).expect("made");
     }
@@ -317,6 +381,8 @@ fn a_class_wraps_claims_of_another_class() {
     fs::create_dir(&backing).expect("a folder");
     rustix::mount::mount_bind(&backing, &place).expect("as the kubelet does");
     let target = driver.up(&volume, "pod");
+    let owners = || claims().into_iter().map(|claim| claim["metadata"]["ownerReferences"].clone());
+    assert!(owners().all(|owners| owners.is_null()), "what has data goes with its volume alone");
     let second = driver.publish(&volume, "second").expect("published");
     assert!(errno_of_write(&target).is_some());
     assert!(backing.join("file").exists(), "the files are in the claim behind");
@@ -341,7 +407,7 @@ fn a_holder_that_cannot_be_removed_is_not_forgotten_and_one_that_may_not_be_hold
     }
     let api = Api::start();
     let driver = Driver::in_cluster(&api);
-    let holder = fsi_csi::holder::name(&VolumeId::parse("csi-1").expect("an id"));
+    let holder = fsi_csi::holder::name("test-node", &VolumeId::parse("csi-1").expect("an id"));
     let place = with_claim(&api, &driver, &holder);
     let backing = driver.path("backing");
     fs::create_dir(&backing).expect("a folder");
@@ -375,7 +441,7 @@ fn a_volume_goes_on_when_its_holder_is_replaced() {
     let api = Api::start();
     let driver = Driver::in_cluster(&api);
     let id = VolumeId::parse("v").expect("an id");
-    let holder = fsi_csi::holder::name(&id);
+    let holder = fsi_csi::holder::name("test-node", &id);
     drop(with_claim(&api, &driver, "nobody"));
     api.set_status_of_pods(json!({ "phase": "Running" }));
     let backing = driver.path("backing");

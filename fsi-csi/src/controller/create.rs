@@ -1,6 +1,7 @@
 //! A volume for a claim.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
@@ -32,7 +33,7 @@ pub(super) async fn create(
         return Err(CallError::OtherNode { node: driver.node.clone() });
     }
     let id = VolumeId::of_name(&request.name);
-    let guard = driver.locks.hold_alone(id.as_str())?;
+    let guard = Arc::new(driver.locks.hold_alone(id.as_str())?);
     // Nobody deletes what is being copied.
     let source_guard = clone_of.as_ref().map(|of| driver.locks.copy(of.as_str())).transpose()?;
     let config_map = driver.config_map(&read, &request.parameters, Namespace::OfTheClaim).await?;
@@ -54,14 +55,22 @@ pub(super) async fn create(
         backing: backing.clone(),
     };
     let pool = driver.mounting.pool.clone();
-    let volume = bounded::work("making the volume", LIMIT, guard, move || {
+    let volume = bounded::work("making the volume", LIMIT, Arc::clone(&guard), move || {
         let _until_copied = source_guard;
         pool.create(&wish)
     })
     .await?;
     if let (Source::Class { name }, Some(backing)) = (&read.source, backing) {
         let bytes = volume.bytes.ok_or(CallError::Missing("size"))?;
-        driver.holders.provide(&backing, name, bytes).await?;
+        match driver.holders.provide(&backing, name, bytes, driver.reach).await {
+            // Whoever asked for it is gone, and nobody would ever have it deleted.
+            Err(error @ HolderError::NoClaim { .. }) => {
+                let (pool, id) = (driver.mounting.pool.clone(), id.clone());
+                bounded::work("forgetting the volume", LIMIT, guard, move || pool.delete(&id)).await?;
+                return Err(error.into());
+            }
+            provided => provided?,
+        }
     }
     Ok(CreateVolumeResponse {
         volume: Some(Volume {

@@ -9,7 +9,7 @@ use crate::controller::own_parameters;
 use crate::driver::{Namespace, NodeDriver};
 use crate::error::CallError;
 use crate::holder::{Held, Holder, HolderError, Owner};
-use crate::mounting::{Published, Wanted};
+use crate::mounting::{Known, Published, Wanted};
 use crate::mounts;
 use crate::parameters::{Parameters, Source};
 use crate::pool::{Lifetime, Pool, Range, Wish};
@@ -66,20 +66,32 @@ impl Asked {
         }
     }
 
-    /// What is held for the volume, if its files are in another claim.
-    async fn held(&self, driver: &NodeDriver) -> Result<Option<Held>, CallError> {
+    /// What is held for the volume at that place, if its files are in another claim.
+    async fn held(&self, driver: &NodeDriver, place: &str) -> Result<Option<Held>, CallError> {
+        if self.parameters.source == Source::Directory {
+            return Ok(None);
+        }
+        let (mounting, place) = (driver.mounting.clone(), place.to_owned());
+        let known =
+            bounded::work("looking for the holder", LIMIT, (), move || mounting.held(&mounts::place_to_empty(&place)?));
+        let known = match known.await? {
+            // What is shown stays what it is, whoever holds it by now.
+            Some(Known { holder, shows: Some(directory) }) => return Ok(Some(Held { holder, directory })),
+            known => known.map(|known| known.holder),
+        };
         match &self.parameters.source {
             Source::Directory => Ok(None),
             Source::Claim { name } => {
                 let owner = Owner::from(self.pod.as_ref().ok_or(HolderError::NoPod)?);
-                driver.holders.hold(&self.volume, &owner, name).await.map(Some)
+                driver.holders.hold(&self.volume, &owner, name, known.as_ref()).await.map(Some)
             }
             Source::Class { .. } => {
                 let (pool, id) = (driver.mounting.pool.clone(), self.volume.clone());
                 let volume = bounded::work("looking for the volume", LIMIT, (), move || pool.get(&id)).await?;
                 let backing = volume.backing.ok_or(HolderError::NoOwner)?;
-                let owner = driver.holders.owner(&backing.namespace, &backing.of).await?;
-                driver.holders.hold(&self.volume, &owner, &backing.name).await.map(Some)
+                driver.holders.keep(&backing).await?;
+                let owner = driver.holders.owner_of(&backing).await?;
+                driver.holders.hold(&self.volume, &owner, &backing.name, known.as_ref()).await.map(Some)
             }
         }
     }
@@ -100,7 +112,7 @@ pub(super) async fn stage(
     let access = access::read(request.volume_capability.as_ref())?;
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, (Namespace::OfTheClaim, "")).await?;
-    let held = asked.held(driver).await?;
+    let held = asked.held(driver, &request.staging_target_path).await?;
     let mounting = driver.mounting.clone();
     bounded::work("staging the volume", LIMIT, guard, move || {
         let stage = mounts::place(&request.staging_target_path, "staging target path")?;
@@ -124,7 +136,8 @@ pub(super) async fn publish(
     let guard = driver.locks.hold(id)?;
     let asked = Asked::read(driver, id, access, &request.volume_context, (whose, &request.target_path)).await?;
     let mounting = driver.mounting.clone();
-    let held = asked.held(driver).await?;
+    let shown_at = if is_inline { &request.target_path } else { &request.staging_target_path };
+    let held = asked.held(driver, shown_at).await?;
     let how = Published { flags: asked.access.flags, one_pod: asked.access.one_pod };
     bounded::work("publishing the volume", LIMIT, guard, move || {
         let target = mounts::place(&request.target_path, "target path")?;

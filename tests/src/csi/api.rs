@@ -15,6 +15,8 @@ use tempfile::TempDir;
 struct Content {
     objects: HashMap<String, Value>,
     events: Vec<Value>,
+    /// How many it did not take, while it takes none.
+    refused_events: Option<usize>,
     status_of_pods: Value,
     /// Why no object may be changed.
     refusal: Option<String>,
@@ -90,6 +92,22 @@ impl Api {
     /// Refuses to remove any object, with that code, or none.
     pub fn refuse_removals(&self, code: Option<u16>) {
         self.lock().stays = code;
+    }
+
+    /// Has something else to do than to take events.
+    pub fn refuse_events(&self, refused: bool) {
+        self.lock().refused_events = refused.then_some(0);
+    }
+
+    /// Those that it did not take.
+    #[must_use]
+    pub fn refused_events(&self) -> usize {
+        self.lock().refused_events.unwrap_or(0)
+    }
+
+    /// Has an object no more.
+    pub fn remove(&self, namespace: &str, kind: &str, name: &str) {
+        self.lock().objects.remove(&format!("/api/v1/namespaces/{namespace}/{kind}/{name}"));
     }
 
     /// How pods are that are made from now on.
@@ -172,6 +190,10 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
                 (200, object)
             }
         },
+        ("POST", _) if path.ends_with("/events") && content.refused_events.is_some() => {
+            content.refused_events = content.refused_events.map(|count| count + 1);
+            (503, json!({ "kind": "Status", "status": "Failure", "reason": "ServiceUnavailable", "code": 503 }))
+        }
         ("POST", _) if path.ends_with("/events") => {
             let event: Value = serde_json::from_slice(&body).unwrap_or_default();
             content.events.push(event.clone());

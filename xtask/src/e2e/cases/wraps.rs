@@ -1,5 +1,7 @@
 //! Claims of others that our volumes wrap: made for them by another class, or there before them.
 
+pub(super) mod holders;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
