@@ -216,6 +216,16 @@ impl Mounting {
         Ok(())
     }
 
+    /// Whether a mount shows the files of a volume, which are or were at that path: the holder that had a claim there may be gone.
+    ///
+    /// # Errors
+    /// When what was noted cannot be read.
+    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId, data: &Path) -> Result<bool, CallError> {
+        let is_elsewhere = !data.starts_with(self.pool.root());
+        let is_noted = |record: Record| record.volume == id.as_str() && !record.interposed && is_elsewhere;
+        Ok(mounts::shows(table, mount, data) || self.records.get(&mount.point)?.is_some_and(is_noted))
+    }
+
     /// Where a volume is in use, if it is.
     ///
     /// # Errors
@@ -296,9 +306,10 @@ impl Mounting {
         if !self.is_shown(table, mount, wanted)? {
             return Ok(None);
         }
-        // A bind mount is as well as what it shows.
-        let is_well = wanted.rules.is_none() && mounts::shows_bound(table, mount, &wanted.data);
-        Ok(Some(if is_well { Health::Well } else { mounts::health(&self.probes, &mount.point) }))
+        let asked = || mounts::health(&self.probes, &mount.point);
+        // A bind mount is as well as what it shows, and only one of something that is gone is to be made anew.
+        let is_well = || mounts::shows_bound(table, mount, &wanted.data) || asked() != Health::Dead;
+        Ok(Some(if wanted.rules.is_none() && is_well() { Health::Well } else { asked() }))
     }
 
     /// Whether a mount shows the volume, under the path that its files have or under the one that they had when it was made: another holder

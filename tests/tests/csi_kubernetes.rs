@@ -476,6 +476,9 @@ fn a_volume_goes_on_when_its_holder_is_replaced() {
         driver.publish(&volume, "next").expect("published");
         assert_eq!(driver.mounts().len(), mounts.len() + 1);
         assert_eq!(errno_of_write(&next).is_some(), faults.is_some());
+        for place in [&target, &next] {
+            driver.stats("v", place).expect("an answer");
+        }
         assert!(next.join("open").exists() && opened.metadata().is_ok());
         driver.unpublish("v", &next).expect("unpublished");
         drop(opened);

@@ -38,7 +38,10 @@ pub(super) async fn expand(
         let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
         let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        table.at(&place).filter(|mount| mounts::shows(&table, mount, &data)).ok_or_else(not_there)?;
+        let mount = table.at(&place).ok_or_else(not_there)?;
+        if !mounting.shows(&table, mount, &id, &data)? {
+            return Err(not_there());
+        }
         // A size that is smaller than it has is an older wish.
         let Some(bytes) = wished.max(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
         tell_servers(&mounting, &table, &data, before, bytes)?;

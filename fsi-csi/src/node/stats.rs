@@ -37,8 +37,11 @@ pub(super) async fn stats(
         let place = mounts::place_to_empty(&request.volume_path)?;
         let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        let mount = table.at(&place).filter(|mount| mounts::shows(&table, mount, &data));
-        let mount = mount.ok_or_else(|| CallError::NotThere { id: id.to_string(), place: place.clone() })?;
+        let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
+        let mount = table.at(&place).ok_or_else(not_there)?;
+        if !mounting.shows(&table, mount, &id, &data)? {
+            return Err(not_there());
+        }
         Ok(look(&mounting.probes, &place, mounts::shows_served(mount, &data)))
     })
     .await
