@@ -174,7 +174,7 @@ impl Holders {
                         }
                         format!("runs, but nothing is mounted at {}", directory.display())
                     }
-                    // It may stay for as long as somebody uses the volume.
+                    // It may stay for as long as somebody uses its files.
                     manifest::State::Leaves(_) => {
                         holder.name = manifest::next_name(&holder.name);
                         continue;

@@ -24,7 +24,7 @@ enum Role {
     Node(Box<NodeOptions>),
     /// Identity and controller services without a pool, beside an external-resizer
     Controller(ControllerOptions),
-    /// Do nothing until killed: what a pod does that holds a claim
+    /// Do nothing until told to end: what a pod does that holds a claim
     #[command(hide = true)]
     Hold,
 }

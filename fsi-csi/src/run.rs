@@ -46,7 +46,10 @@ pub(super) fn main(options: Options) -> ExitCode {
             match options.command {
                 Role::Node(options) => node(*options).await,
                 Role::Controller(options) => controller(options).await,
-                Role::Hold => hold().await,
+                Role::Hold => {
+                    over()?.await;
+                    Ok(())
+                }
             }
         });
         // A call into a mount that hangs is not waited for.
@@ -149,14 +152,6 @@ async fn kubernetes(is_none: bool) -> Result<Kubernetes> {
 fn pages(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<MetricsServer> {
     let metrics = Arc::clone(metrics);
     Ok(serve::serve(address, move || metrics.text())?)
-}
-
-/// Goes on when asked to end: whoever uses the volume ends first, and then the driver has us killed.
-async fn hold() -> Result<()> {
-    loop {
-        over()?.await;
-        tracing::info!("told to end; the claim is held for those that use it");
-    }
 }
 
 /// Comes when we are asked to end.

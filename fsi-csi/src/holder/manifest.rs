@@ -16,8 +16,8 @@ const PREFIX: &str = "fsi-holder-";
 /// Nobody.
 const USER: i64 = 65534;
 
-/// The time that a holder which is deleted or evicted gives those that use its volume to end before it. Whoever lets it go shortens it.
-const GRACE: Duration = Duration::from_secs(600);
+/// The time that a holder has to end. A kubelet that waits for longer does not hear that it need not any more.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How a holder is.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,4 @@
 //! Holders that go while their volume is in use, evicted or deleted by somebody: another one takes over before this node gives the claim up.
-//!
-//! A holder that is deleted has a long time to end, in which those that use its volume usually end too and let it go. One takes over only from
-//! a holder that is about to end before them, so that a node that is drained does not get new pods.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -21,7 +18,7 @@ use crate::volume_id::VolumeId;
 
 /// How often. Each holder costs a request to the API.
 const PERIOD: Duration = Duration::from_secs(10);
-/// A holder that ends within that time does not outlast the volume.
+/// From a holder that is deleted and ends within that time another one takes over.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Looks until it is dropped.
