@@ -16,6 +16,7 @@ pub mod error;
 pub mod holder;
 pub mod identity;
 pub mod kubernetes;
+pub mod leftovers;
 pub mod locks;
 pub mod metrics;
 pub mod mounting;

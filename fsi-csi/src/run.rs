@@ -26,7 +26,7 @@ use fsi_csi::proto::registration::registration_server::RegistrationServer;
 use fsi_csi::records::Records;
 use fsi_csi::registration::Registrar;
 use fsi_csi::server::Servers;
-use fsi_csi::{socket, watch};
+use fsi_csi::{leftovers, socket, watch};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
@@ -117,6 +117,7 @@ async fn node(options: NodeOptions) -> Result<()> {
     tokio::select! {
         served = async { tokio::try_join!(csi, registration) } => drop(served?),
         () = watch::watch(Arc::clone(&driver)) => {}
+        () = leftovers::sweep(Arc::clone(&driver)) => {}
     }
     Ok(())
 }

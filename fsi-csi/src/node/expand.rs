@@ -40,6 +40,7 @@ pub(super) async fn expand(
         let table = Table::read()?;
         table.at(&place).filter(|mount| mounts::shows(&table, mount, &data)).ok_or_else(not_there)?;
         let Some(bytes) = wished.or(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
+        mounting.pool.can_grow(&id, &volume, bytes)?;
         tell_servers(&mounting, &table, &data, before, bytes)?;
         let capacity = mounting.pool.grow(&id, bytes)?;
         Ok(NodeExpandVolumeResponse { capacity_bytes: as_sent(capacity) })
