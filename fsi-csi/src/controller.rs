@@ -151,7 +151,12 @@ impl PoolController {
         let driver = &self.0;
         let _guard = driver.locks.hold(id.as_str())?;
         let pool = driver.mounting.pool.clone();
-        let volume = bounded::work("looking for the volume", LIMIT, (), move || pool.get(&id)).await?;
+        let work = move || {
+            let volume = pool.get(&id)?;
+            pool.can_grow(&id, &volume, bytes)?;
+            Ok(volume)
+        };
+        let volume = bounded::work("looking for the volume", LIMIT, (), work).await?;
         let capacity = volume.bytes.unwrap_or(0).max(bytes);
         if range.limit_bytes > 0 && as_sent(capacity) > range.limit_bytes {
             return Err(CallError::Shrink { capacity, limit: range.limit_bytes });

@@ -62,6 +62,12 @@ pub enum CallError {
     ImpossibleRange { required: i64, limit: i64 },
     #[error("{required} bytes are required; the pool has {available} left")]
     PoolFull { required: u64, available: u64 },
+    #[error(
+        "volume `{id}` of {before} bytes cannot have {required}: the pool has {total}, of which {available} are left"
+    )]
+    PoolTooSmall { id: String, before: u64, required: u64, available: u64, total: u64 },
+    #[error("{} was moved while the files of its volume were walked through; it is tried again", .0.display())]
+    Moved(PathBuf),
     #[error("{required} bytes are required for a clone of `{of}`, which has {capacity}: ask for as much")]
     CloneTooSmall { of: String, required: u64, capacity: u64 },
     #[error("the volume has {capacity} bytes, more than the limit of {limit}; volumes do not shrink")]
@@ -105,7 +111,7 @@ impl CallError {
             | Self::ImpossibleRange { .. } => Code::InvalidArgument,
             Self::NoVolume(_) | Self::NoCloneSource(_) | Self::NotThere { .. } => Code::NotFound,
             Self::Other { .. } => Code::AlreadyExists,
-            Self::BeingDeleted(_) | Self::Busy(_) | Self::BadToken(_) => Code::Aborted,
+            Self::BeingDeleted(_) | Self::Busy(_) | Self::Moved(_) | Self::BadToken(_) => Code::Aborted,
             Self::InTheWay(_)
             | Self::InUse { .. }
             | Self::NotStaged { .. }
@@ -113,7 +119,7 @@ impl CallError {
             | Self::OnePod { .. } => Code::FailedPrecondition,
             Self::Late { .. } => Code::DeadlineExceeded,
             Self::PoolFull { .. } | Self::OtherNode { .. } => Code::ResourceExhausted,
-            Self::CloneTooSmall { .. } | Self::Shrink { .. } => Code::OutOfRange,
+            Self::CloneTooSmall { .. } | Self::PoolTooSmall { .. } | Self::Shrink { .. } => Code::OutOfRange,
             Self::NoPool(_) => Code::Unimplemented,
             Self::Kubernetes(error) if error.is_the_users() => Code::InvalidArgument,
             Self::Holder(error) if error.is_the_users() => Code::InvalidArgument,

@@ -17,6 +17,7 @@ pub mod events;
 pub mod holder;
 pub mod identity;
 pub mod kubernetes;
+pub mod leftovers;
 pub mod locks;
 pub mod metrics;
 pub mod mounting;

@@ -14,7 +14,7 @@ use crate::bounded::Probes;
 use crate::error::CallError;
 use crate::holder::{Held, Holder};
 use crate::mounts::{self, Health, Shown, Table};
-use crate::pool::{self, Lifetime, Pool, Wish};
+use crate::pool::{self, Lifetime, Pool, Refusal, Wish};
 use crate::records::{Pod, Purpose, Record, Records};
 use crate::server::{Servers, Shows};
 use crate::volume_id::VolumeId;
@@ -332,7 +332,9 @@ impl Mounting {
     }
 
     fn give(&self, wanted: &Wanted) -> Result<(), CallError> {
-        wanted.group.map_or(Ok(()), |group| pool::give_to(&wanted.data, group))
+        let Some(group) = wanted.group else { return Ok(()) };
+        let refusal = if wanted.holder.is_some() { Refusal::Logged } else { Refusal::Fails };
+        pool::give_to(&wanted.data, group, refusal)
     }
 
     fn note(&self, wanted: &Wanted, place: &Path, purpose: Purpose) -> Result<Record, CallError> {

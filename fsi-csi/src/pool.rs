@@ -4,6 +4,7 @@
 //! POOL/volumes/ID        the files of the volume
 //! POOL/volumes/ID.json   what it is: the volume exists if, and as far as, this file says so
 //! POOL/new/ID            a volume in the making
+//! POOL/new/.links-ID     while it is copied: files that have several names
 //! POOL/gone/ID           a volume on its way out
 //! ```
 //! The file says what is about to be done before it is done, so that whoever finds it after a crash knows how to go on. A folder without
@@ -12,6 +13,7 @@
 mod copy;
 mod group;
 mod volume;
+mod walk;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -23,7 +25,7 @@ use crate::durable;
 use crate::error::CallError;
 use crate::volume_id::VolumeId;
 
-pub use self::group::give_to;
+pub use self::group::{Refusal, give_to};
 pub use self::volume::{Lifetime, Range, State, Volume, Wish};
 
 /// Only root sees what is in the pool; pods see their volume alone.
@@ -136,9 +138,8 @@ impl Pool {
         let (id, data) = (&wish.id, self.data(&wish.id));
         match self.read(id)? {
             Some(volume) if volume.state == State::Ready => return wish.matched(volume),
-            Some(volume) if volume.state == State::Deleting => self.finish_delete(id)?,
-            // Begun before; begun again.
-            Some(_creating) => {}
+            // Begun before, and begun again; or to be deleted, and not deleted to its end.
+            Some(_unfinished) => self.finish_delete(id)?,
             None if fs::symlink_metadata(&data).is_ok() => return Err(CallError::InTheWay(data)),
             None => {}
         }
@@ -148,13 +149,24 @@ impl Pool {
             return Err(CallError::PoolFull { required, available: room.available });
         }
         let from = wish.clone_of.as_ref().map(|of| self.clone_source(of, bytes)).transpose()?;
-        let mut volume = wish.volume(bytes.or_else(|| from.as_ref().and_then(|(_, bytes)| *bytes)));
+        let volume = wish.volume(bytes.or_else(|| from.as_ref().and_then(|(_, bytes)| *bytes)));
+        self.make(id, volume, from.map(|(source, _)| source).as_deref()).inspect_err(|_| {
+            // Nobody may ever ask for it again.
+            if let Err(error) = self.finish_delete(id) {
+                tracing::warn!(%error, volume = %id, "what was begun is left, and is swept later");
+            }
+        })
+    }
+
+    fn make(&self, id: &VolumeId, mut volume: Volume, from: Option<&Path>) -> Result<Volume, CallError> {
         self.write(id, &volume)?;
-        remove_folder(&data)?;
-        let new = self.root.join("new").join(id.as_str());
-        remove_folder(&new)?;
+        let (new, data) = (self.new_data(id), self.data(id));
         match from {
-            Some((source, _)) => copy::tree(&source, &new)?,
+            Some(source) => {
+                let links = self.links(id);
+                copy::tree(source, &new, &links)?;
+                walk::remove(&links)?;
+            }
             None => {
                 fs::create_dir(&new).map_err(CallError::io("make", &new))?;
                 // Whatever the umask is.
@@ -165,6 +177,45 @@ impl Pool {
         volume.state = State::Ready;
         self.write(id, &volume)?;
         Ok(volume)
+    }
+
+    /// The ids of volumes that were begun and are not whole: somebody is at it, or was killed.
+    ///
+    /// # Errors
+    /// When the pool cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<VolumeId>, CallError> {
+        let mut ids = self.ids()?;
+        ids.retain(|id| self.is_unfinished(id));
+        Ok(ids)
+    }
+
+    /// Takes away what is there of a volume that was begun, if it is still not whole. For who knows that nobody is at it.
+    ///
+    /// # Errors
+    /// When it cannot be taken away.
+    pub fn abandon(&self, id: &VolumeId) -> Result<(), CallError> {
+        if self.is_unfinished(id) { self.finish_delete(id) } else { Ok(()) }
+    }
+
+    fn is_unfinished(&self, id: &VolumeId) -> bool {
+        // One that is damaged may be anything.
+        self.read(id).is_ok_and(|volume| volume.is_some_and(|volume| volume.state == State::Creating))
+    }
+
+    /// Whether there is room for a volume to grow: as for a new one, for what it is to have more.
+    ///
+    /// # Errors
+    /// When there is not.
+    pub fn can_grow(&self, id: &VolumeId, volume: &Volume, required: u64) -> Result<(), CallError> {
+        let before = volume.bytes.unwrap_or(0);
+        if volume.backing.is_some() || required <= before {
+            return Ok(());
+        }
+        let Room { available, total } = self.room()?;
+        if required > total || required - before > available {
+            return Err(CallError::PoolTooSmall { id: id.to_string(), before, required, available, total });
+        }
+        Ok(())
     }
 
     /// Sets the size of a volume; a smaller one than it has changes nothing. The size that it has then.
@@ -193,15 +244,25 @@ impl Pool {
 
     fn finish_delete(&self, id: &VolumeId) -> Result<(), CallError> {
         let (data, gone) = (self.data(id), self.root.join("gone").join(id.as_str()));
-        remove_folder(&gone)?;
+        walk::remove(&gone)?;
         match fs::rename(&data, &gone) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             moved => moved.map_err(CallError::io("move away", &data))?,
         }
-        remove_folder(&gone)?;
-        remove_folder(&self.root.join("new").join(id.as_str()))?;
+        for folder in [gone, self.new_data(id), self.links(id)] {
+            walk::remove(&folder)?;
+        }
         let file = self.file(id);
         durable::remove(&file).map_err(CallError::io("remove", &file))
+    }
+
+    fn new_data(&self, id: &VolumeId) -> PathBuf {
+        self.root.join("new").join(id.as_str())
+    }
+
+    fn links(&self, id: &VolumeId) -> PathBuf {
+        // No id begins with a dot.
+        self.root.join("new").join(format!(".links-{id}"))
     }
 
     fn clone_source(&self, of: &VolumeId, bytes: Option<u64>) -> Result<(PathBuf, Option<u64>), CallError> {
@@ -233,13 +294,7 @@ impl Pool {
     }
 }
 
-/// Links are removed, not followed.
-fn remove_folder(folder: &Path) -> Result<(), CallError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(CallError::io("remove", folder)),
-    }
-}
-
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

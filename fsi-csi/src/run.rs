@@ -27,7 +27,7 @@ use fsi_csi::proto::registration::registration_server::RegistrationServer;
 use fsi_csi::records::Records;
 use fsi_csi::registration::Registrar;
 use fsi_csi::server::Servers;
-use fsi_csi::{socket, watch};
+use fsi_csi::{leftovers, socket, watch};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
@@ -122,6 +122,7 @@ async fn node(options: NodeOptions) -> Result<()> {
         () = watch::watch(Arc::clone(&driver)) => {}
         () = events::tell(Arc::clone(&driver)) => {}
         () = upkeep::keep_up(Arc::clone(&driver)) => {}
+        () = leftovers::sweep(Arc::clone(&driver)) => {}
     }
     Ok(())
 }

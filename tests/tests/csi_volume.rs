@@ -6,15 +6,18 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::thread;
 
 use fsi_csi::proto::csi::volume_capability::AccessType;
 use fsi_csi::proto::csi::volume_capability::access_mode::Mode;
 use fsi_csi::proto::csi::volume_content_source::{Type, VolumeSource};
 use fsi_csi::proto::csi::{
-    CapacityRange, CreateVolumeRequest, ListVolumesRequest, NodeExpandVolumeRequest, VolumeContentSource,
+    CapacityRange, ControllerExpandVolumeRequest, CreateVolumeRequest, ListVolumesRequest, NodeExpandVolumeRequest,
+    VolumeContentSource,
 };
 use fsi_tests::csi::Driver;
 use fsi_tests::csi::requests::{FLAKY, capability, errno_of_write, inline_volume};
+use fsi_tests::eventually::eventually;
 use fsi_tests::need::{Need, has};
 use tonic::Code;
 
@@ -83,6 +86,30 @@ fn a_server_grows_whatever_the_file_of_the_volume_says() {
 }
 
 #[test]
+fn a_volume_does_not_grow_beyond_its_pool() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let driver = Driver::start();
+    let volume = driver.create("v", &[]).expect("made");
+    let target = driver.up(&volume, "pod");
+    let refused = driver.expand("v", &target, i64::MAX).expect_err("no pool has it");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    let sentence = "volume `v` of 67108864 bytes cannot have 9223372036854775807: the pool has ";
+    assert!(refused.message().starts_with(sentence), "{refused:?}");
+    let request = ControllerExpandVolumeRequest {
+        volume_id: "v".to_owned(),
+        capacity_range: Some(CapacityRange { required_bytes: i64::MAX, limit_bytes: 0 }),
+        ..ControllerExpandVolumeRequest::default()
+    };
+    let refused = driver.wait_for(driver.controller().controller_expand_volume(request)).expect_err("nor here");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    driver.expand("v", &target, 65 << 20).expect("there is room for that");
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
+#[test]
 fn an_inline_volume_lives_as_long_as_its_pod() {
     if !has(&[Need::Mounts]) {
         return;
@@ -117,8 +144,14 @@ fn mount_options_groups_and_single_pods_are_kept_to() {
         driver.stage(&volume).expect("staged");
         let mut request = driver.publish_request(&volume, "reader");
         request.readonly = true;
+        if let Some(AccessType::Mount(mount)) =
+            request.volume_capability.as_mut().and_then(|it| it.access_type.as_mut())
+        {
+            mount.volume_mount_group = "1234".to_owned();
+        }
         driver.wait_for(driver.node().node_publish_volume(request)).expect("published");
         let reader = driver.target_of(name, "reader");
+        assert_ne!(fs::metadata(driver.data(name)).expect("a folder").gid(), 1234, "who reads changes nothing");
         let refused = fs::write(reader.join("x"), "x").expect_err("read-only");
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
 
@@ -162,14 +195,7 @@ fn a_clone_has_the_files_and_lists_have_pages() {
     let driver = Driver::start();
     driver.create("a", &[]).expect("made");
     fs::write(driver.data("a").join("file"), "content").expect("a file");
-    let source = VolumeContentSource { r#type: Some(Type::Volume(VolumeSource { volume_id: "a".to_owned() })) };
-    let request = CreateVolumeRequest {
-        name: "b".to_owned(),
-        capacity_range: Some(CapacityRange { required_bytes: 64 << 20, limit_bytes: 0 }),
-        volume_capabilities: vec![capability(Mode::SingleNodeWriter, &[])],
-        volume_content_source: Some(source),
-        ..CreateVolumeRequest::default()
-    };
+    let request = clone_request("b", "a");
     for _ in 0..2 {
         driver.wait_for(driver.controller().create_volume(request.clone())).expect("cloned");
     }
@@ -186,4 +212,39 @@ fn a_clone_has_the_files_and_lists_have_pages() {
         }
     }
     assert_eq!(ids, ["a", "b", "c"]);
+}
+
+fn clone_request(name: &str, of: &str) -> CreateVolumeRequest {
+    let source = Type::Volume(VolumeSource { volume_id: of.to_owned() });
+    CreateVolumeRequest {
+        name: name.to_owned(),
+        capacity_range: Some(CapacityRange { required_bytes: 64 << 20, limit_bytes: 0 }),
+        volume_capabilities: vec![capability(Mode::SingleNodeWriter, &[])],
+        volume_content_source: Some(VolumeContentSource { r#type: Some(source) }),
+        ..CreateVolumeRequest::default()
+    }
+}
+
+#[test]
+fn a_clone_that_a_kill_cuts_short_is_swept_by_the_next_driver() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let mut driver = Driver::start();
+    driver.create("a", &[]).expect("made");
+    for number in 0..20_000 {
+        fs::write(driver.data("a").join(number.to_string()), "content").expect("a file");
+    }
+    let half = driver.path("pool/new/b");
+    thread::scope(|scope| {
+        let call = scope.spawn(|| driver.wait_for(driver.controller().create_volume(clone_request("b", "a"))));
+        eventually("it is being copied", || fs::read_dir(&half).is_ok_and(|mut all| all.next().is_some()));
+        driver.kill_now();
+        call.join().expect("no panic").expect_err("it was cut short");
+    });
+    assert!(half.exists() && driver.path("pool/volumes/b.json").exists(), "what was begun is there");
+    driver.kill_and_restart();
+    eventually("it is swept", || !driver.path("pool/volumes/b.json").exists());
+    assert!(!half.exists() && !driver.data("b").exists());
+    assert!(driver.data("a").join("1").exists());
 }

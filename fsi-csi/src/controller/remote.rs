@@ -1,5 +1,5 @@
 //! The controller service without a pool, beside the external-resizer: it agrees to a size, for which it has the claim behind a volume grow, and the
-//! node of the volume makes it so.
+//! node of the volume makes it so, or refuses where its pool has no room.
 
 use std::sync::Arc;
 

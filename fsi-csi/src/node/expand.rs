@@ -44,6 +44,7 @@ pub(super) async fn expand(
         }
         // A size that is smaller than it has is an older wish.
         let Some(bytes) = wished.max(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
+        mounting.pool.can_grow(&id, &volume, bytes)?;
         tell_servers(&mounting, &table, &data, before, bytes)?;
         let capacity = mounting.pool.grow(&id, bytes)?;
         Ok(NodeExpandVolumeResponse { capacity_bytes: as_sent(capacity) })

@@ -98,7 +98,9 @@ impl Asked {
 
     fn shown(&self, data: PathBuf, bytes: Option<u64>, holder: Option<Holder>) -> Result<Wanted, CallError> {
         let rules = self.parameters.document(self.config_map.as_deref(), bytes)?;
-        let (volume, group, pod) = (self.volume.clone(), self.access.group, self.pod.clone());
+        // As the kubelet: who only reads changes nothing.
+        let group = self.access.group.filter(|_| !self.access.flags.is_read_only());
+        let (volume, pod) = (self.volume.clone(), self.pod.clone());
         let (called, namespace) = (self.called.clone(), self.namespace.clone());
         Ok(Wanted { volume, data, called, namespace, rules, group, pod, holder })
     }
