@@ -37,6 +37,17 @@ const RENDERED: [(&str, &[&str], bool); 3] = [
     ),
 ];
 
+/// What the schema of the values does not let through: what does not exist, and pools that are more than a pool.
+const REFUSED: [&str; 7] = [
+    "agent.metrics.prot=1",
+    "interposer.poolDir=/",
+    "interposer.poolDir=/var",
+    "interposer.poolDir=/var/lib/fsi",
+    "interposer.poolDir=/var/lib/fsi/",
+    "interposer.poolDir=/var/lib/fsi/bin",
+    "interposer.poolDir=/srv/../var",
+];
+
 fn snapshots(place: &Place<'_>) -> Result<()> {
     let ours = place.setting.own()?;
     let snapshots = ours.workspace.path("tests/cluster/snapshots");
@@ -61,8 +72,10 @@ fn snapshots(place: &Place<'_>) -> Result<()> {
         "not as rendered: {}; look at the difference with {UPDATE}=1 and git",
         others.join(", ")
     );
-    let refused = helm(ours, &["template", "fsi", "--kube-version", "1.34.4"], &["agent.metrics.prot=1"]);
-    ensure!(refused.is_err(), "a value that does not exist was taken");
+    for value in REFUSED {
+        let refused = helm(ours, &["template", "fsi", "--kube-version", "1.34.4"], &[value]);
+        ensure!(refused.is_err(), "{value} was taken");
+    }
     Ok(())
 }
 
