@@ -26,6 +26,7 @@ pub mod node;
 pub mod parameters;
 pub mod pool;
 pub mod proto;
+pub mod pulse;
 pub mod records;
 pub mod registration;
 pub mod server;

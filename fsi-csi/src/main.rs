@@ -64,7 +64,7 @@ struct NodeOptions {
     /// Sockets of mounts, and what is mounted; emptied when the node starts
     #[arg(long, value_name = "DIR", default_value = "/run/fsi")]
     run_dir: PathBuf,
-    /// Serve /metrics and /healthz here
+    /// Serve /metrics, /healthz and /readyz here
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// Ask nothing of a Kubernetes API: no rules from ConfigMaps, no events
@@ -86,7 +86,7 @@ struct ControllerOptions {
     /// Where CSI is served: unix:///PATH
     #[arg(long, value_name = "URL")]
     endpoint: String,
-    /// Serve /metrics and /healthz here
+    /// Serve /metrics, /healthz and /readyz here
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// Ask nothing of a Kubernetes API: claims behind volumes do not grow with them

@@ -1,6 +1,8 @@
 //! How the kubelet learns of the driver: it watches a folder for sockets, and asks at each who is there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::{Request, Response, Status};
 
@@ -13,6 +15,8 @@ use crate::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, Re
 pub struct Registrar {
     /// The driver's socket as the kubelet sees it.
     pub endpoint: PathBuf,
+    /// Whether the kubelet has said that it knows the driver.
+    is_known: Arc<AtomicBool>,
 }
 
 impl Registrar {
@@ -27,7 +31,13 @@ impl Registrar {
                 kubelet.join("plugins").join(DRIVER).join(name)
             }
         };
-        Self { endpoint }
+        Self { endpoint, is_known: Arc::default() }
+    }
+
+    /// Whether the kubelet has taken the driver.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
     }
 
     /// The socket at which the kubelet asks.
@@ -53,6 +63,7 @@ impl Registration for Registrar {
         request: Request<RegistrationStatus>,
     ) -> Result<Response<RegistrationStatusResponse>, Status> {
         let RegistrationStatus { plugin_registered, error } = request.into_inner();
+        self.is_known.store(plugin_registered, Ordering::Relaxed);
         match plugin_registered {
             true => tracing::info!("the kubelet knows the driver"),
             false => tracing::error!(error, "the kubelet does not take the driver"),

@@ -24,6 +24,7 @@ use fsi_csi::proto::csi::controller_server::ControllerServer;
 use fsi_csi::proto::csi::identity_server::IdentityServer;
 use fsi_csi::proto::csi::node_server::NodeServer;
 use fsi_csi::proto::registration::registration_server::RegistrationServer;
+use fsi_csi::pulse::{DriverPages, Pulse};
 use fsi_csi::records::Records;
 use fsi_csi::registration::Registrar;
 use fsi_csi::server::Servers;
@@ -68,7 +69,8 @@ pub(super) fn main(options: Options) -> ExitCode {
 async fn node(options: NodeOptions) -> Result<()> {
     let socket = socket::path(&options.endpoint)?;
     let metrics = Arc::new(Metrics::new()?);
-    let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
+    let pulse = Pulse::new();
+    let _pages = options.metrics.map(|address| pages(address, &metrics, &pulse)).transpose()?;
     let kubernetes = kubernetes(options.no_kubernetes).await?;
     let pool = Pool::open(&options.pool)?;
     let reach = if options.pool_shared { Reach::Everywhere } else { Reach::Node };
@@ -117,8 +119,17 @@ async fn node(options: NodeOptions) -> Result<()> {
         let service = || Server::builder().add_service(RegistrationServer::new(registrar.clone()));
         socket::serve(&Registrar::socket(folder), service, over.clone()).await
     };
+    // What the driver before us did is ours to do before the next node may lose its own.
+    let lacks = || match driver.mounting.servers.pending() {
+        0 if options.registration_dir.is_some() && !registrar.is_known() => {
+            Some("the kubelet has not taken the driver yet".to_owned())
+        }
+        0 => None,
+        count => Some(format!("volumes that were there before it have no server yet: {count}")),
+    };
     tokio::select! {
         served = async { tokio::try_join!(csi, registration) } => drop(served?),
+        never = pulse.beat(&socket, lacks) => match never {},
         () = watch::watch(Arc::clone(&driver)) => {}
         () = events::tell(Arc::clone(&driver)) => {}
         () = upkeep::keep_up(Arc::clone(&driver)) => {}
@@ -130,7 +141,8 @@ async fn node(options: NodeOptions) -> Result<()> {
 async fn controller(options: ControllerOptions) -> Result<()> {
     let socket = socket::path(&options.endpoint)?;
     let metrics = Arc::new(Metrics::new()?);
-    let _pages = options.metrics.map(|address| pages(address, &metrics)).transpose()?;
+    let pulse = Pulse::new();
+    let _pages = options.metrics.map(|address| pages(address, &metrics, &pulse)).transpose()?;
     let identity = Identified { needs: None, constrained: true };
     let controller = RemoteController { metrics, kubernetes: kubernetes(options.no_kubernetes).await? };
     let services = || {
@@ -139,7 +151,10 @@ async fn controller(options: ControllerOptions) -> Result<()> {
             .add_service(ControllerServer::new(controller.clone()))
     };
     tracing::info!(socket = %socket.display(), "serving");
-    socket::serve(&socket, services, over()?.shared()).await?;
+    tokio::select! {
+        served = socket::serve(&socket, services, over()?.shared()) => served?,
+        never = pulse.beat(&socket, || None) => match never {},
+    }
     Ok(())
 }
 
@@ -150,9 +165,9 @@ async fn kubernetes(is_none: bool) -> Result<Kubernetes> {
     }
 }
 
-fn pages(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<MetricsServer> {
-    let metrics = Arc::clone(metrics);
-    Ok(serve::serve(address, move || metrics.text())?)
+fn pages(address: SocketAddr, metrics: &Arc<Metrics>, pulse: &Pulse) -> Result<MetricsServer> {
+    let pages = DriverPages { metrics: Arc::clone(metrics), pulse: pulse.clone() };
+    Ok(serve::serve(address, pages)?)
 }
 
 /// Comes when we are asked to end.

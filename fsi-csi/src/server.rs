@@ -242,6 +242,12 @@ impl Servers {
         self.kept.as_ref().map(Kept::unserved).unwrap_or_default()
     }
 
+    /// How many mounts were there before us of which nobody has been seen to serve them yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.kept.as_ref().map_or(0, Kept::pending)
+    }
+
     /// Removes programs that none of the interposers at these places needs, where all are known. How many are kept for the versions that follow.
     pub fn tidy(&self, places: Option<&[&Path]>) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.tidy(places))

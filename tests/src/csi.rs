@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod controller;
+mod kubelet;
 pub mod pod;
 mod processes;
 pub mod requests;
@@ -21,8 +22,6 @@ use fsi_csi::proto::csi::{
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
     NodeUnstageVolumeRequest, Volume,
 };
-use fsi_csi::proto::registration::registration_client::RegistrationClient;
-use fsi_csi::proto::registration::{InfoRequest, PluginInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -140,6 +139,18 @@ impl Driver {
         let text = http::get(self.setup.metrics, "/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    }
+
+    /// Whether a page of it says that it is well.
+    #[must_use]
+    pub fn is_well(&self, page: &str) -> bool {
+        http::is_well(self.setup.metrics, page)
+    }
+
+    /// What a page of it says.
+    #[must_use]
+    pub fn page(&self, page: &str) -> String {
+        http::said(self.setup.metrics, page)
     }
 
     /// A path of its own.
@@ -283,17 +294,6 @@ impl Driver {
             ..NodeGetVolumeStatsRequest::default()
         };
         self.wait_for(self.node().node_get_volume_stats(request)).map(tonic::Response::into_inner)
-    }
-
-    /// What it tells the kubelet.
-    #[must_use]
-    pub fn registered(&self, socket: &Path) -> PluginInfo {
-        self.wait_for(async {
-            let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a path");
-            let channel = endpoint.connect().await.expect("somebody listens");
-            let info = RegistrationClient::new(channel).get_info(InfoRequest {}).await;
-            info.expect("an answer").into_inner()
-        })
     }
 
     /// # Errors

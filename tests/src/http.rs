@@ -11,6 +11,12 @@ pub fn get(port: u16, path: &str) -> String {
     body
 }
 
+/// The body of a page on loopback, whatever it says of itself.
+#[must_use]
+pub fn said(port: u16, path: &str) -> String {
+    ask(port, path).1
+}
+
 /// Whether a page on loopback says 200.
 #[must_use]
 pub fn is_well(port: u16, path: &str) -> bool {

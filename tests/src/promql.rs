@@ -9,6 +9,7 @@ use promql_parser::parser::token::{T_BOTTOMK, T_TOPK};
 use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
 };
+use tonic::Code;
 
 /// Labels that Prometheus adds.
 const PROMETHEUS: [&str; 2] = ["instance", "job"];
@@ -16,8 +17,9 @@ const PROMETHEUS: [&str; 2] = ["instance", "job"];
 const LE: &str = "le";
 /// Prometheus's own metric: whether a target answers.
 const UP: &str = "up";
-/// Gauges of the CSI driver, which has a catalogue of its own and gives them no labels.
-const DRIVER: [&str; 3] = ["fsi_csi_interposers", "fsi_csi_unserved", "fsi_csi_programs"];
+/// The label of the driver's calls that says how they ended, and the largest number of a code of gRPC.
+const LABEL_CODE: &str = "code";
+const LAST_CODE: i32 = 16;
 /// The kernel's largest errno that has a name.
 const MAX_ERRNO: u16 = 133;
 
@@ -95,8 +97,7 @@ impl Query {
     fn selector(&mut self, selector: &VectorSelector) -> Result<Labels, String> {
         let name = selector.name.as_deref().ok_or("a selector without a metric")?;
         let mut labels: Labels = PROMETHEUS.map(str::to_owned).into();
-        let is_of_driver = DRIVER.contains(&name) && fsi_csi::metrics::NAMES.contains(&name);
-        if name != UP && !is_of_driver {
+        if name != UP {
             let (metric, is_bucket) = metric(name).ok_or_else(|| format!("no metric is called {name}"))?;
             labels.extend(metric.labels.iter().map(|label| (*label).to_owned()));
             labels.extend(is_bucket.then(|| LE.to_owned()));
@@ -172,10 +173,15 @@ impl Query {
     }
 }
 
+/// What the agent tells, and what the CSI driver does.
+pub fn catalogue() -> impl Iterator<Item = MetricDef> {
+    defs::METRICS.into_iter().chain(fsi_csi::metrics::METRICS)
+}
+
 /// The metric of which this is a series, and whether it has bounds.
 fn metric(name: &str) -> Option<(MetricDef, bool)> {
     let is_histogram = |metric: &MetricDef| metric.kind == MetricKind::Histogram;
-    let named = |name: &str| defs::METRICS.into_iter().find(|metric| metric.name == name);
+    let named = |name: &str| catalogue().find(|metric| metric.name == name);
     if let Some(metric) = named(name).filter(|metric| !is_histogram(metric)) {
         return Some((metric, false));
     }
@@ -189,12 +195,13 @@ fn metric(name: &str) -> Option<(MetricDef, bool)> {
 fn known_value(matcher: &Matcher) -> Result<(), String> {
     let known: BTreeSet<String> = match matcher.name.as_str() {
         defs::LABEL_OUTCOME => {
-            let lists: [&[&str]; 5] = [
+            let lists: [&[&str]; 6] = [
                 &defs::SPAN_OUTCOMES,
                 &defs::OTLP_OUTCOMES,
                 &defs::THROTTLE_OUTCOMES,
                 &defs::REPORT_OUTCOMES,
                 &defs::RELOAD_OUTCOMES,
+                &fsi_csi::metrics::DEATHS_OUTCOMES,
             ];
             lists.concat().into_iter().map(str::to_owned).collect()
         }
@@ -204,6 +211,7 @@ fn known_value(matcher: &Matcher) -> Result<(), String> {
         defs::LABEL_EVENT => {
             fsi_agent::attribution::counters::Counter::ALL.iter().map(|counter| counter.name().to_owned()).collect()
         }
+        LABEL_CODE => (0..=LAST_CODE).map(|code| format!("{:?}", Code::from_i32(code))).collect(),
         _ => return Ok(()),
     };
     let values: Vec<&str> = match matcher.op {

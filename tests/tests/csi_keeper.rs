@@ -120,6 +120,37 @@ fn when_keeper_and_server_are_gone_files_say_so_and_the_volume_can_be_had_again(
     driver.nothing_left();
 }
 
+#[test]
+fn a_driver_is_ready_when_the_kubelet_knows_it_and_what_was_there_is_served() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let directory = scratch();
+    let mut keeper = NodeKeeper::start(directory.path());
+    let mut driver = Driver::kept_by(&keeper);
+    eventually("it tells that the kubelet is missing", || driver.page("/readyz").contains("kubelet"));
+    assert!(driver.is_well("/healthz"));
+    driver.registration(true);
+    eventually("it is ready", || driver.is_well("/readyz"));
+    let volume = driver.create("v", SLOW).expect("made");
+    let target = driver.up(&volume, "pod");
+
+    keeper.kill();
+    driver.kill_and_restart();
+    driver.registration(true);
+    eventually("it tells that a volume waits", || driver.page("/readyz").contains("no server yet: 1"));
+    assert!(!driver.is_well("/readyz") && driver.is_well("/healthz"));
+    keeper.start_again();
+    eventually("it is ready", || driver.is_well("/readyz"));
+
+    // From then on a server that ends is an event of its volume, not of the driver.
+    driver.kill_server("v");
+    assert!(driver.is_well("/readyz"));
+    assert_eq!(errno_of_write(&target), None);
+    driver.down("v", &target);
+    driver.nothing_left();
+}
+
 /// What events of the pod say, by their reason.
 fn told(api: &Api, reason: &str) -> Vec<String> {
     let events = api.events().into_iter().filter(|event| event["reason"] == reason);

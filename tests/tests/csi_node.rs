@@ -280,6 +280,7 @@ fn a_mount_that_hangs_hangs_nobody() {
 #[test]
 fn the_controller_away_from_nodes_agrees_to_sizes_and_to_nothing_else() {
     let controller = Controller::start();
+    eventually("it is ready", || controller.is_well("/readyz"));
     assert_eq!(controller.expand("v", 7 << 30).expect("agreed"), (7 << 30, true));
     assert_eq!(controller.expand("../v", 1).expect_err("refused").code(), Code::InvalidArgument);
     let status = controller.create("v").expect_err("there is no pool");

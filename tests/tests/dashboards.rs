@@ -1,4 +1,4 @@
-//! The dashboard and the alerts show what the agent tells: every name and label in them is of the catalogue, and nothing of it is left out.
+//! The dashboard and the alerts show what the agent and the driver tell: every name and label in them is of the catalogue, and nothing of it is left out.
 #![forbid(unsafe_code)]
 #![expect(clippy::tests_outside_test_module, clippy::panic, reason = "this whole file is tests")]
 
@@ -10,7 +10,7 @@ use std::process::Command;
 use fsi_agent::telemetry::defs;
 use fsi_tests::fsi::succeed;
 use fsi_tests::need::{Need, has};
-use fsi_tests::promql::Query;
+use fsi_tests::promql::{Query, catalogue};
 use serde_json::Value;
 
 /// What Grafana puts into expressions, and something that it could be.
@@ -123,10 +123,10 @@ fn every_alert_says_what_is_wrong_and_what_to_do_from_what_its_query_gives() {
 fn every_metric_and_every_label_is_shown() {
     let queries = every_query();
     let shown: BTreeSet<_> = queries.iter().flat_map(Query::metrics).collect();
-    let all: BTreeSet<_> = defs::METRICS.iter().map(|metric| metric.name).collect();
+    let all: BTreeSet<_> = catalogue().map(|metric| metric.name).collect();
     assert_eq!(all.difference(&shown).collect::<Vec<_>>(), Vec::<&&str>::new(), "metrics that nobody sees");
     let used: BTreeSet<_> = queries.iter().flat_map(Query::named_labels).collect();
-    let labels: BTreeSet<_> = defs::METRICS.iter().flat_map(|metric| metric.labels).copied().collect();
+    let labels: BTreeSet<_> = catalogue().flat_map(|metric| metric.labels).copied().collect();
     let left_out = labels.iter().filter(|label| !used.contains(**label)).collect::<Vec<_>>();
     assert_eq!(left_out, Vec::<&&str>::new(), "labels that nobody sees");
 }

@@ -88,6 +88,11 @@ fn on_own_cluster(workspace: &Workspace, options: &Options, wanted: &[&Case], ta
         }
         return Ok(());
     }
+    let (wanted, alone): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|case| case.takes_cluster());
+    run_cases(&Setting::tools(workspace), &alone, tally);
+    if wanted.is_empty() {
+        return Ok(());
+    }
     if cluster::down()? {
         println!("A cluster of an earlier run was there; it is gone.");
     }
@@ -101,7 +106,7 @@ fn on_own_cluster(workspace: &Workspace, options: &Options, wanted: &[&Case], ta
     match started {
         Ok(cluster) => {
             let setting = Setting::ours(workspace, &cluster);
-            run_cases(&setting, wanted, tally);
+            run_cases(&setting, &wanted, tally);
             if options.keep {
                 cluster.explain();
                 return Ok(());

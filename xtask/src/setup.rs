@@ -9,6 +9,7 @@ mod install;
 mod machine;
 mod plan;
 mod postgres;
+pub(crate) mod schemas;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use xtask::workspace::Workspace;
 
 use self::catalogue::{Need, State, Weight};
 pub(crate) use self::go_tool::{
-    CSI_PROVISIONER, CSI_RESIZER, CSI_SANITY, GoTool, HELM, HELMFILE, JAEGER, KUBE, LOCAL_PATH, OTELCOL,
+    CSI_PROVISIONER, CSI_RESIZER, CSI_SANITY, GoTool, HELM, HELMFILE, JAEGER, KUBE, KUBECONFORM, LOCAL_PATH, OTELCOL,
 };
 pub(crate) use self::install::older_kernel;
 use self::machine::Machine;

@@ -46,7 +46,9 @@ struct Tended(Arc<Mutex<Known>>);
 /// What is known of it.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// Nothing until the keeper has told it.
+    /// Whether the keeper has told of it.
+    is_told: bool,
+    /// Nothing until then.
     layout: Option<String>,
     /// Why no server could be started, when it was tried last.
     failure: Option<String>,
@@ -56,7 +58,7 @@ impl Tended {
     fn note(&self, layout: &str, failure: Option<String>) {
         // A keeper of an earlier version does not tell.
         let layout = Some(layout.to_owned()).filter(|layout| !layout.is_empty());
-        *self.known() = Known { layout, failure };
+        *self.known() = Known { is_told: true, layout, failure };
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -133,6 +135,14 @@ impl Kept {
         let why = |mount: &Tended| mount.known().failure.clone();
         let unserved = |why| Unserved { why, deadline: self.deadline };
         self.places().iter().filter_map(|(place, mount)| Some((place.clone(), unserved(why(mount)?)))).collect()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        let is_pending = |mount: &&Tended| {
+            let known = mount.known();
+            !known.is_told || known.failure.is_some()
+        };
+        self.places().values().filter(is_pending).count()
     }
 
     pub(super) fn tidy(&self, noted: Option<&[&Path]>) -> usize {

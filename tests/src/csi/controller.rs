@@ -11,8 +11,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::api::Api;
 use super::binary;
+use crate::collector::free_port;
 use crate::eventually::eventually;
 use crate::fsi;
+use crate::http;
 use crate::mount::scratch;
 
 /// One that answers.
@@ -20,6 +22,8 @@ use crate::mount::scratch;
 pub struct Controller {
     _directory: TempDir,
     child: Child,
+    /// The port of its pages.
+    metrics: u16,
     runtime: Runtime,
     client: ControllerClient<Channel>,
 }
@@ -40,7 +44,9 @@ impl Controller {
         let directory = scratch();
         let endpoint = format!("unix://{}", directory.path().join("csi.sock").display());
         let mut command = fsi::wrapped(binary());
-        command.args(["controller", "--endpoint", &endpoint]).stdout(Stdio::null()).stderr(Stdio::null());
+        let metrics = free_port();
+        command.args(["controller", "--endpoint", &endpoint, "--metrics", &format!("127.0.0.1:{metrics}")]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         match api {
             Some(api) => command.env("KUBECONFIG", api.kubeconfig()),
             None => command.arg("--no-kubernetes"),
@@ -53,7 +59,13 @@ impl Controller {
         };
         let socket = directory.path().join("csi.sock");
         eventually("the controller answers", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
-        Self { _directory: directory, child, runtime, client }
+        Self { _directory: directory, child, metrics, runtime, client }
+    }
+
+    /// Whether a page of it says that it is well.
+    #[must_use]
+    pub fn is_well(&self, page: &str) -> bool {
+        http::is_well(self.metrics, page)
     }
 
     /// The size it agrees to, and whether the node has to do something.

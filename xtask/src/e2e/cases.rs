@@ -13,7 +13,7 @@ mod volumes;
 mod ways;
 mod wraps;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
@@ -35,12 +35,20 @@ pub(super) struct Case {
 /// What must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
+    /// What the cluster is made of, and no cluster.
+    Tools,
     Agent,
     /// The CSI driver.
     Interposer,
     /// A cluster of ours: its nodes' processes are killed, or its disks used.
     OwnCluster,
     OwnInterposer,
+}
+
+impl Case {
+    pub(super) fn takes_cluster(&self) -> bool {
+        self.takes != Takes::Tools
+    }
 }
 
 #[derive(Debug)]
@@ -51,9 +59,11 @@ pub(super) enum Outcome {
 
 pub(super) const ALL: &[Case] = &[
     chart::SNAPSHOTS,
+    chart::SERVER,
     observe::POD,
     observe::SPANS,
     observe::EACH_NODE,
+    observe::DRIVER,
     volumes::PLAIN,
     faults::EIO,
     faults::THROTTLE,
@@ -97,13 +107,20 @@ pub(super) struct Setting {
 #[derive(Debug)]
 struct Ours {
     workspace: Workspace,
-    cluster: Cluster,
+    /// None: a case that takes none.
+    cluster: Option<Cluster>,
 }
 
 impl Setting {
     pub(super) fn ours(workspace: &Workspace, cluster: &Cluster) -> Self {
-        let ours = Ours { workspace: workspace.clone(), cluster: cluster.clone() };
+        let ours = Ours { workspace: workspace.clone(), cluster: Some(cluster.clone()) };
         Self { kubectl: cluster.kubectl(), ours: Some(ours) }
+    }
+
+    /// Without a cluster.
+    pub(super) fn tools(workspace: &Workspace) -> Self {
+        let ours = Ours { workspace: workspace.clone(), cluster: None };
+        Self { kubectl: Kubectl::with(Path::new("/dev/null")), ours: Some(ours) }
     }
 
     pub(super) fn theirs(kubectl: Kubectl) -> Self {
@@ -116,6 +133,10 @@ impl Setting {
 }
 
 impl Ours {
+    fn cluster(&self) -> Result<&Cluster> {
+        self.cluster.as_ref().context("no cluster")
+    }
+
     fn helm(&self) -> PathBuf {
         HELM.program(&self.workspace)
     }
@@ -137,6 +158,9 @@ pub(super) fn run(setting: &Setting, case: &Case) -> Result<Outcome> {
         return Ok(Outcome::CannotRun(reason));
     }
     let place = Place { setting, namespace: format!("e2e-{}", case.name) };
+    if !case.takes_cluster() {
+        return (case.check)(&place).map(|()| Outcome::Held);
+    }
     setting.kubectl.run(&["create", "namespace", &place.namespace])?;
     let held = (case.check)(&place).map_err(|error| {
         let seen = place.what_happened();
@@ -155,9 +179,11 @@ fn lacks(setting: &Setting, takes: Takes) -> Option<String> {
     let has_driver = || setting.kubectl.run(&["get", "csidriver", "interposer.fsi.dev"]).is_ok();
     let is_own = setting.ours.is_some();
     match takes {
-        Takes::OwnCluster | Takes::OwnInterposer if !is_own => Some("only for a cluster of its own".to_owned()),
+        Takes::Tools | Takes::OwnCluster | Takes::OwnInterposer if !is_own => {
+            Some("only for a cluster of its own".to_owned())
+        }
         Takes::Interposer | Takes::OwnInterposer if !has_driver() => Some("the CSI driver is not installed".to_owned()),
-        Takes::Agent | Takes::Interposer | Takes::OwnCluster | Takes::OwnInterposer => None,
+        Takes::Tools | Takes::Agent | Takes::Interposer | Takes::OwnCluster | Takes::OwnInterposer => None,
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) enum Get {
     Crate(&'static Crate),
     /// Built from the Go module proxy into the cache.
     Go(&'static GoTool),
+    /// Files of Go modules, copied into the cache.
+    Schemas,
     /// Fetched from Debian into the cache, not installed: this machine goes on booting what it boots.
     OlderKernel,
     /// An example of Debian's libfuse3-dev, built into the cache.

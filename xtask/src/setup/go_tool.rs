@@ -116,6 +116,17 @@ pub(crate) const HELM: GoTool = GoTool {
     costs: "1 to 3 minutes, 60 MB",
 };
 
+/// Holds manifests against schemas.
+pub(crate) const KUBECONFORM: GoTool = GoTool {
+    name: "kubeconform",
+    version: "0.7.0",
+    source: Source::Version,
+    package: "github.com/yannh/kubeconform/cmd/kubeconform",
+    linked_in: &[],
+    label: "kubeconform",
+    costs: "a few seconds, 10 MB",
+};
+
 /// Installs several charts that belong together.
 pub(crate) const HELMFILE: GoTool = GoTool {
     name: "helmfile",

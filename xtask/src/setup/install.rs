@@ -13,6 +13,7 @@ use xtask::workspace::Workspace;
 use super::catalogue::{Get, LLVM};
 use super::plan::Plan;
 use super::postgres::{POSTGRES, WithoutCluster};
+use super::schemas;
 use crate::progress::run_logged;
 
 /// Does everything that it can: a Collector that fails to build does not stop the linker. What failed has been shown,
@@ -30,6 +31,7 @@ pub(super) fn carry_out(workspace: &Workspace, plan: &Plan<'_>) -> Result<()> {
             Get::BpfLinker => bpf_linker(),
             Get::Crate(program) => build_crate(program),
             Get::Go(tool) => tool.build(workspace),
+            Get::Schemas => schemas::fetch(),
             Get::OlderKernel => fetch_older_kernel(),
             Get::PassthroughLl => build_passthrough_ll(),
             Get::Apt(_) | Get::ByHand => Ok(()),
@@ -132,7 +134,7 @@ fn build_passthrough_ll() -> Result<()> {
 }
 
 /// Has a script make `program` in the folder it runs in.
-fn by_script(program: &Path, name: &str, label: &str, script: &str) -> Result<()> {
+pub(super) fn by_script(program: &Path, name: &str, label: &str, script: &str) -> Result<()> {
     let place = program.parent().context("a tool has a folder of its own")?;
     let mut command = Command::new("sh");
     command.args(["-c", script]).current_dir(partial(place));

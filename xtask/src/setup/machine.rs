@@ -41,7 +41,7 @@ impl Machine {
             Get::OlderKernel => self.apt && cfg!(target_arch = "x86_64"),
             Get::PassthroughLl => self.apt,
             Get::Crate(_) => true,
-            Get::Go(_) => self.go,
+            Get::Go(_) | Get::Schemas => self.go,
             Get::ByHand => false,
         }
     }

@@ -69,7 +69,7 @@ fn walked(place: &Place<'_>) -> Result<()> {
     })();
     // The cluster may be kept, the image is not.
     fs::remove_file(ours.workspace.path("fsi.tar")).ok();
-    let again = install::sync(&ours.workspace, &ours.cluster);
+    let again = ours.cluster().and_then(|cluster| install::sync(&ours.workspace, cluster));
     held.and(again)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::kubectl::eventually;
-use super::backends::{agent_metrics, jaeger, prometheus, sum, tag};
+use super::backends::{NAMESPACE, agent_metrics, jaeger, pod_on, prometheus, sum, tag};
 use super::{Case, Place, Takes};
 
 pub(super) const POD: Case = Case {
@@ -25,6 +25,13 @@ pub(super) const EACH_NODE: Case = Case {
     shows: "each node's agent tells of the pods of its node, and of no others",
     takes: Takes::OwnCluster,
     check: each_node,
+};
+
+pub(super) const DRIVER: Case = Case {
+    name: "observe-driver",
+    shows: "every pod of the chart is ready, and what the driver of each node counts is in Prometheus",
+    takes: Takes::OwnInterposer,
+    check: driver,
 };
 
 /// Twenty writes and five fsyncs.
@@ -119,6 +126,28 @@ fn spans(place: &Place<'_>) -> Result<()> {
         ensure!(path.as_deref().is_some_and(|path| path.ends_with("/data/greeting")), "its file is {path:?}");
     }
     Ok(())
+}
+
+fn driver(place: &Place<'_>) -> Result<()> {
+    let kubectl = place.kubectl();
+    kubectl.run(&["-n", NAMESPACE, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s"])?;
+    let page =
+        |pod: &str, page: &str| kubectl.raw(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9809/proxy/{page}"));
+    for node in ["node-1", "node-2"] {
+        let driver = pod_on(kubectl, "csi-node", node)?;
+        let (ready, healthy) = (page(&driver, "readyz")?, page(&driver, "healthz")?);
+        ensure!((ready.trim(), healthy.trim()) == ("ok", "ok"), "{node}: {ready}, {healthy}");
+    }
+    let label = "app.kubernetes.io/component=csi-controller";
+    let controller =
+        kubectl.run(&["-n", NAMESPACE, "get", "pods", "-l", label, "-o", "jsonpath={.items[0].metadata.name}"])?;
+    let told = page(&controller, "metrics")?;
+    ensure!(told.contains("fsi_csi_server_deaths_total"), "the controller tells {told}");
+    eventually(30, "Prometheus has both drivers", || {
+        let drivers = prometheus(kubectl, "count(fsi_csi_interposers and on (job, instance) up == 1)")?;
+        ensure!(drivers == 2.0, "{drivers} drivers instead of 2");
+        Ok(())
+    })
 }
 
 fn each_node(place: &Place<'_>) -> Result<()> {

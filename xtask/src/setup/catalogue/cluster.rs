@@ -5,8 +5,11 @@ use std::path::Path;
 use xtask::workspace::Workspace;
 
 use super::super::Purpose::Cluster;
-use super::super::go_tool::{CSI_PROVISIONER, CSI_RESIZER, GoTool, HELM, HELMFILE, JAEGER, KUBE, LOCAL_PATH, OTELCOL};
+use super::super::go_tool::{
+    CSI_PROVISIONER, CSI_RESIZER, GoTool, HELM, HELMFILE, JAEGER, KUBE, KUBECONFORM, LOCAL_PATH, OTELCOL,
+};
 use super::super::machine::go_version;
+use super::super::schemas;
 use super::{Get, Need, State, Weight, all, executable, file};
 use crate::image;
 
@@ -152,6 +155,27 @@ pub(super) const NEEDS: &[Need] = &[
         by_hand: "needs Go, see there",
     },
     Need {
+        name: "kubeconform",
+        why: "holds what the chart renders against schemas",
+        serves: &[Cluster],
+        weight: Weight::Optional,
+        state: |workspace| built(workspace, &KUBECONFORM),
+        get: Get::Go(&KUBECONFORM),
+        by_hand: "needs Go, see there",
+    },
+    Need {
+        name: "Kubernetes schemas",
+        why: "what Kubernetes and the Prometheus Operator take",
+        serves: &[Cluster],
+        weight: Weight::Optional,
+        state: |_| match schemas::kubernetes() {
+            file if file.is_file() => State::Present(file.display().to_string()),
+            _ => State::Missing,
+        },
+        get: Get::Schemas,
+        by_hand: "needs Go, see there",
+    },
+    Need {
         name: "helmfile",
         why: "installs FSI with its backends as a user does",
         serves: &[Cluster],
@@ -167,6 +191,7 @@ fn built(workspace: &Workspace, tool: &GoTool) -> State {
 }
 
 fn are_built(workspace: &Workspace) -> bool {
-    let tools = [&KUBE, &CSI_PROVISIONER, &CSI_RESIZER, &LOCAL_PATH, &HELM, &HELMFILE, &OTELCOL, &JAEGER];
-    tools.iter().all(|tool| xtask::tools::is_executable(Path::new(&tool.program(workspace))))
+    let tools = [&KUBE, &CSI_PROVISIONER, &CSI_RESIZER, &LOCAL_PATH, &HELM, &HELMFILE, &KUBECONFORM, &OTELCOL, &JAEGER];
+    schemas::kubernetes().is_file()
+        && tools.iter().all(|tool| xtask::tools::is_executable(Path::new(&tool.program(workspace))))
 }
