@@ -3,6 +3,8 @@
 //! Every step looks at what is there before it does anything, so that it can be done again after a crash anywhere: the order is note,
 //! mount, use, unmount, remove, let go, forget.
 
+mod shown;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +14,14 @@ use fsi_agent::sys::mount::Mount;
 use crate::access::Flags;
 use crate::bounded::Probes;
 use crate::error::CallError;
-use crate::holder::{Held, Holder};
+use crate::holder::Holder;
 use crate::mounts::{self, Health, Shown, Table};
 use crate::pool::{self, Lifetime, Pool, Refusal, Wish};
 use crate::records::{Pod, Purpose, Record, Records};
 use crate::server::{Servers, Shows};
 use crate::volume_id::VolumeId;
+
+pub use self::shown::Known;
 
 /// What the node works with.
 #[derive(Clone, Debug)]
@@ -44,14 +48,6 @@ pub struct Wanted {
     pub pod: Option<Pod>,
     /// What holds the claim that its files are in.
     pub holder: Option<Holder>,
-}
-
-/// The holder of what was shown at a place.
-#[derive(Clone, Debug)]
-pub struct Known {
-    pub holder: Holder,
-    /// What is shown there; nothing when it has to be shown anew.
-    pub shows: Option<PathBuf>,
 }
 
 /// How a staged volume is to be shown to a pod.
@@ -183,77 +179,6 @@ impl Mounting {
         }
     }
 
-    /// The holder that was noted of a place.
-    ///
-    /// # Errors
-    /// When what was noted cannot be read.
-    pub fn held(&self, place: &Path) -> Result<Option<Known>, CallError> {
-        let Some(record) = self.records.get(place)? else { return Ok(None) };
-        let table = Table::read()?;
-        let is_shown = table.at(place).is_some_and(|mount| match record.interposed {
-            true => mounts::shows_served(mount, &record.data) && mounts::health(&self.probes, place) != Health::Dead,
-            false => mounts::shows_bound(&table, mount, &record.data),
-        });
-        Ok(record.holder.map(|holder| Known { holder, shows: is_shown.then_some(record.data) }))
-    }
-
-    /// Notes another holder of what is shown at a place. An interposer shows what it was started for; a bind mount is known by its source.
-    ///
-    /// # Errors
-    /// When it cannot be noted.
-    pub fn hand_over(&self, place: &Path, held: &Held) -> Result<(), CallError> {
-        let Some(stage) = self.records.get(place)? else { return Ok(()) };
-        let all = self.records.all()?.into_iter();
-        for mut record in all.filter(|record| record.volume == stage.volume && record.data == stage.data) {
-            if !record.interposed {
-                record.data = held.directory.clone();
-            }
-            if record.holder == stage.holder {
-                record.holder = Some(held.holder.clone());
-            }
-            self.records.add(&record)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a mount shows the files of a volume, which are or were at that path: the holder that had a claim there may be gone.
-    ///
-    /// # Errors
-    /// When what was noted cannot be read.
-    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId, data: &Path) -> Result<bool, CallError> {
-        let is_elsewhere = !data.starts_with(self.pool.root());
-        let is_noted = |record: Record| record.volume == id.as_str() && !record.interposed && is_elsewhere;
-        Ok(mounts::shows(table, mount, data) || self.records.get(&mount.point)?.is_some_and(is_noted))
-    }
-
-    /// Where a volume is in use, if it is.
-    ///
-    /// # Errors
-    /// When what was noted cannot be read.
-    pub fn in_use(&self, table: &Table, id: &VolumeId) -> Result<Option<PathBuf>, CallError> {
-        let of_pool = mounts::places(table, &self.pool.data(id)).first().map(|mount| mount.point.clone());
-        let is_mounted = |record: &Record| record.volume == id.as_str() && table.at(&record.place).is_some();
-        let noted = self.records.all()?.into_iter().find(is_mounted).map(|record| record.place);
-        Ok(of_pool.or(noted))
-    }
-
-    /// The volume that an interposer shows.
-    #[must_use]
-    pub fn volume_of(&self, mount: &Mount) -> Option<VolumeId> {
-        let name = Path::new(&mount.source).file_name()?.to_str()?;
-        VolumeId::parse(name).ok().filter(|id| Path::new(&mount.source) == self.pool.data(id))
-    }
-
-    /// Whether a mount is one that we may take away.
-    #[must_use]
-    pub fn is_ours(&self, table: &Table, mount: &Mount) -> bool {
-        // A claim's files are anywhere; only what we noted before we mounted it is ours.
-        let is_noted = || self.records.has(&mount.point);
-        let is_of_pool = || table.shown(self.pool.root()).is_some_and(|pool| pool.has(mount));
-        // The pool may be a mount of its own.
-        !self.pool.root().starts_with(&mount.point) && (mounts::is_interposed(mount) || is_of_pool() || is_noted())
-    }
-
     /// Looks after the servers of everything that is interposed since before us.
     ///
     /// # Errors
@@ -298,36 +223,6 @@ impl Mounting {
                 }
             }
             Purpose::Publish | Purpose::Inline => self.undo(place),
-        })
-    }
-
-    /// How well a mount shows the volume; nothing where it shows something else.
-    fn health(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<Option<Health>, CallError> {
-        if !self.is_shown(table, mount, wanted)? {
-            return Ok(None);
-        }
-        let asked = || mounts::health(&self.probes, &mount.point);
-        // A bind mount is as well as what it shows, and only one of something that is gone is to be made anew.
-        let is_well = || mounts::shows_bound(table, mount, &wanted.data) || asked() != Health::Dead;
-        Ok(Some(if wanted.rules.is_none() && is_well() { Health::Well } else { asked() }))
-    }
-
-    /// Whether a mount shows the volume, under the path that its files have or under the one that they had when it was made: another holder
-    /// of a claim has the same files elsewhere.
-    fn is_shown(&self, table: &Table, mount: &Mount, wanted: &Wanted) -> Result<bool, CallError> {
-        let is_interposed = wanted.rules.is_some();
-        let noted = self.records.get(&mount.point)?.filter(|record| {
-            record.volume == wanted.volume.as_str()
-                && record.purpose != Purpose::Publish
-                && record.interposed == is_interposed
-        });
-        Ok(match is_interposed {
-            true => {
-                let had = noted.is_some_and(|record| mounts::shows_served(mount, &record.data));
-                had || mounts::shows_served(mount, &wanted.data)
-            }
-            // What a holder that is gone had mounted cannot be looked up any more.
-            false => mounts::shows_bound(table, mount, &wanted.data) || noted.is_some() && wanted.holder.is_some(),
         })
     }
 
