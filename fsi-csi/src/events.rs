@@ -60,16 +60,18 @@ pub async fn tell(driver: Arc<NodeDriver>) {
     loop {
         tokio::time::sleep(pause).await;
         pause = match tell_all(&driver).await {
-            Answer::Away => LONGEST_PAUSE.min(pause * 2),
+            Answer::Away | Answer::NotYet => LONGEST_PAUSE.min(pause * 2),
             Answer::Taken | Answer::Refused => PAUSE,
         };
     }
 }
 
-/// Tells what there is, as long as somebody listens.
+/// Tells what there is, as long as somebody listens. One that is not taken yet goes behind the others: it is asked for once a round.
 async fn tell_all(driver: &NodeDriver) -> Answer {
-    loop {
-        let Some(oldest) = driver.events.waiting().front().cloned() else { return Answer::Taken };
+    let mut all = Answer::Taken;
+    let round = driver.events.waiting().len();
+    for _ in 0..round {
+        let Some(oldest) = driver.events.waiting().front().cloned() else { break };
         let Ok(records) = driver.mounting.records.all() else { return Answer::Away };
         let pods: HashSet<_> = records.into_iter().filter_map(|record| Some(record.pod?.uid)).collect();
         let answer = match pods.contains(&oldest.pod.uid) {
@@ -82,14 +84,19 @@ async fn tell_all(driver: &NodeDriver) -> Answer {
         match answer {
             Answer::Away => return answer,
             Answer::Refused => driver.metrics.event_lost("refused"),
+            Answer::NotYet => all = answer,
             Answer::Taken => {}
         }
         // It may have made room for others meanwhile.
         let mut waiting = driver.events.waiting();
         if waiting.front() == Some(&oldest) {
             waiting.pop_front();
+            if answer == Answer::NotYet {
+                waiting.push_back(oldest);
+            }
         }
     }
+    all
 }
 
 #[cfg(test)]

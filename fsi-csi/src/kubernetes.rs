@@ -52,6 +52,8 @@ pub enum Answer {
     Taken,
     /// For good.
     Refused,
+    /// This one not now: its namespace is being deleted, or the account's rights are to come.
+    NotYet,
     Away,
 }
 
@@ -129,6 +131,7 @@ impl Kubernetes {
                 tracing::warn!(%error, pod = pod.name, "an event was not taken");
                 match error {
                     kube::Error::Api(status) if is_final(status.code) => Answer::Refused,
+                    kube::Error::Api(status) if status.code == 403 => Answer::NotYet,
                     _ => Answer::Away,
                 }
             }
@@ -140,7 +143,7 @@ impl Kubernetes {
     }
 }
 
-/// Whether asking again leads to the same: not when there were too many requests, or the account's rights are to come.
+/// Whether asking again leads to the same: not when there were too many requests.
 const fn is_final(code: u16) -> bool {
     matches!(code, 400 | 404 | 409 | 413 | 422)
 }

@@ -89,3 +89,34 @@ fn a_server_that_ends_is_an_event_of_the_pod() {
     driver.unpublish("csi-1", &target).expect("unpublished");
     driver.nothing_left();
 }
+
+/// A namespace that is stuck on its way out takes no events for as long as that lasts.
+#[test]
+fn an_event_that_its_namespace_does_not_take_holds_up_no_other() {
+    if !has(&[Need::Mounts]) {
+        return;
+    }
+    let api = Api::start();
+    api.end_namespace("ends");
+    let driver = Driver::in_cluster(&api);
+    let targets = [("csi-1", "ends", "1"), ("csi-2", "default", "2")].map(|(id, namespace, uid)| {
+        let mut volume = inline_volume(id, FLAKY);
+        for (key, value) in [("namespace", namespace), ("uid", uid)] {
+            volume.volume_context.insert(format!("csi.storage.k8s.io/pod.{key}"), value.to_owned());
+        }
+        (id, driver.publish(&volume, namespace).expect("published"))
+    });
+    eventually("the servers were seen", || driver.metric("fsi_csi_interposers") > 1.0);
+    for (count, (_, target)) in (1_u32..).zip(&targets) {
+        driver.kill_server_at(target);
+        let deaths = || driver.metric("fsi_csi_server_deaths_total{outcome=\"replaced\"}");
+        eventually("the death is seen", || deaths() >= f64::from(count));
+    }
+    eventually("the other pod is told", || !api.events().is_empty());
+    assert_eq!(api.events()[0]["regarding"]["namespace"].as_str(), Some("default"));
+    for (id, target) in &targets {
+        driver.unpublish(id, target).expect("unpublished");
+    }
+    eventually("the pod is gone", || driver.metric("fsi_csi_events_lost_total{reason=\"pod_gone\"}") > 0.0);
+    driver.nothing_left();
+}

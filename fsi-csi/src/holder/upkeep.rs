@@ -38,9 +38,18 @@ async fn look(driver: &NodeDriver, told: &mut HashSet<PathBuf>) -> Result<(), Ca
     told.retain(|place| records.iter().any(|record| record.place == *place));
     for record in records.iter().filter(|record| record.purpose != Purpose::Publish) {
         let Some(holder) = &record.holder else { continue };
-        if driver.holders.lasts(holder).await? {
-            told.remove(&record.place);
-            continue;
+        match driver.holders.lasts(holder).await {
+            Ok(true) => {
+                told.remove(&record.place);
+                continue;
+            }
+            Ok(false) => {}
+            // The API is there, and says something of this one alone.
+            Err(HolderError::Api { what, error }) if matches!(*error, kube::Error::Api(_)) => {
+                tracing::warn!(what, %error, holder = holder.name, "a holder could not be looked at");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         }
         // Who works on the volume looks after its holder, too.
         let Ok(_guard) = driver.locks.hold(&record.volume) else { continue };

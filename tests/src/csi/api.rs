@@ -17,6 +17,8 @@ struct Content {
     events: Vec<Value>,
     /// How many it did not take, while it takes none.
     refused_events: Option<usize>,
+    /// The namespace that is being deleted.
+    ends: Option<String>,
     status_of_pods: Value,
     /// Why no object may be changed.
     refusal: Option<String>,
@@ -97,6 +99,11 @@ impl Api {
     /// Has something else to do than to take events.
     pub fn refuse_events(&self, refused: bool) {
         self.lock().refused_events = refused.then_some(0);
+    }
+
+    /// Has a namespace that is being deleted: nothing can be made there.
+    pub fn end_namespace(&self, namespace: &str) {
+        self.lock().ends = Some(format!("/namespaces/{namespace}/"));
     }
 
     /// Those that it did not take.
@@ -193,6 +200,9 @@ fn serve(mut connection: &TcpStream, content: &Mutex<Content>) -> io::Result<()>
         ("POST", _) if path.ends_with("/events") && content.refused_events.is_some() => {
             content.refused_events = content.refused_events.map(|count| count + 1);
             (503, json!({ "kind": "Status", "status": "Failure", "reason": "ServiceUnavailable", "code": 503 }))
+        }
+        ("POST", _) if content.ends.as_ref().is_some_and(|ends| path.contains(ends)) => {
+            (403, json!({ "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403 }))
         }
         ("POST", _) if path.ends_with("/events") => {
             let event: Value = serde_json::from_slice(&body).unwrap_or_default();
