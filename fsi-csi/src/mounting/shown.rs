@@ -53,14 +53,23 @@ impl Mounting {
         Ok(())
     }
 
-    /// Whether a mount shows the files of a volume, which are or were at that path: the holder that had a claim there may be gone.
+    /// The mount at a place, which shows the files of a volume. They are or were at that path: the holder that had a claim there may be gone.
     ///
     /// # Errors
-    /// When what was noted cannot be read.
-    pub fn shows(&self, table: &Table, mount: &Mount, id: &VolumeId, data: &Path) -> Result<bool, CallError> {
+    /// When something else is there, or what was noted cannot be read.
+    pub fn shown_at<'a>(
+        &self,
+        table: &'a Table,
+        place: &Path,
+        id: &VolumeId,
+        data: &Path,
+    ) -> Result<&'a Mount, CallError> {
+        let not_there = || CallError::NotThere { id: id.to_string(), place: place.to_owned() };
+        let mount = table.at(place).ok_or_else(not_there)?;
         let is_elsewhere = !data.starts_with(self.pool.root());
         let is_noted = |record: Record| record.volume == id.as_str() && !record.interposed && is_elsewhere;
-        Ok(mounts::shows(table, mount, data) || self.records.get(&mount.point)?.is_some_and(is_noted))
+        let shows = mounts::shows(table, mount, data) || self.records.get(&mount.point)?.is_some_and(is_noted);
+        shows.then_some(mount).ok_or_else(not_there)
     }
 
     /// Where a volume is in use, if it is.

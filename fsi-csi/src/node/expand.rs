@@ -35,13 +35,9 @@ pub(super) async fn expand(
     bounded::work("expanding the volume", LIMIT, guard, move || {
         let before = volume.bytes;
         let place = mounts::place_to_empty(&request.volume_path)?;
-        let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
         let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        let mount = table.at(&place).ok_or_else(not_there)?;
-        if !mounting.shows(&table, mount, &id, &data)? {
-            return Err(not_there());
-        }
+        mounting.shown_at(&table, &place, &id, &data)?;
         // A size that is smaller than it has is an older wish.
         let Some(bytes) = wished.max(before) else { return Ok(NodeExpandVolumeResponse { capacity_bytes: 0 }) };
         mounting.pool.can_grow(&id, &volume, bytes)?;

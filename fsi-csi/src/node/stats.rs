@@ -37,11 +37,7 @@ pub(super) async fn stats(
         let place = mounts::place_to_empty(&request.volume_path)?;
         let data = mounting.data(&id, &place)?;
         let table = Table::read()?;
-        let not_there = || CallError::NotThere { id: id.to_string(), place: place.clone() };
-        let mount = table.at(&place).ok_or_else(not_there)?;
-        if !mounting.shows(&table, mount, &id, &data)? {
-            return Err(not_there());
-        }
+        let mount = mounting.shown_at(&table, &place, &id, &data)?;
         Ok(look(&mounting.probes, &place, mounts::shows_served(mount, &data)))
     })
     .await
