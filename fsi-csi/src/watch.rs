@@ -178,7 +178,7 @@ async fn ask(driver: &Arc<NodeDriver>, there: &There) -> Vec<(String, PathBuf, N
     });
     // Futures are made before they are polled: the iterator borrows what is not sent to other threads.
     let asked: Vec<_> = asked.collect();
-    stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(async |answer| answer.ok()).collect().await
+    stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(|answer| std::future::ready(answer.ok())).collect().await
 }
 
 /// Of what is there now, also of volumes that came while others were asked.
