@@ -114,7 +114,7 @@ fn holder_gone(place: &Place<'_>) -> Result<()> {
     }
     place.run(&["delete", "pod", "faulty", "plain", "--timeout=60s"])?;
     eventually(60, "the holders go", || no_holder(place))?;
-    drained(place, &over("faults: \"fsync=EIO\""))?;
+    drained(place, &over("faults: \"fsync=EIO\""), &node)?;
     place.run(&["delete", "pvc", "data", "--timeout=60s"])?;
     nothing_left(place, &before)
 }
@@ -141,8 +141,8 @@ fn rights(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A node is drained without force while a pod of a Deployment has a volume over a claim.
-fn drained(place: &Place<'_>, volume: &str) -> Result<()> {
+/// A node is drained without force while a pod of a Deployment has a volume over a claim, of which the files are there.
+fn drained(place: &Place<'_>, volume: &str, node: &str) -> Result<()> {
     place.kubectl().apply(&format!(
         "
 apiVersion: apps/v1
@@ -153,6 +153,7 @@ spec:
   template:
     metadata: {{ labels: {{ app: app, app.kubernetes.io/component: drained }} }}
     spec:
+      nodeSelector: {{ kubernetes.io/hostname: {node} }}
       terminationGracePeriodSeconds: 0
       containers:
         - name: main
@@ -165,13 +166,12 @@ spec:
         namespace = place.namespace,
         image = BUSYBOX,
     ))?;
-    place.run(&["rollout", "status", "deployment/app", "--timeout=60s"])?;
-    let node = place.run(&["get", "pods", "-l", "app=app", "-o", "jsonpath={.items[0].spec.nodeName}"])?;
+    place.run(&["rollout", "status", "deployment/app", "--timeout=180s"])?;
     // Of what is on the node only these: the collectors stay.
     let selector = "--pod-selector=app.kubernetes.io/component in (holder, drained)";
     let options = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s", selector];
-    let drained = place.kubectl().run(&[&["drain", node.as_str()], &options[..]].concat());
-    place.kubectl().run(&["uncordon", &node])?;
+    let drained = place.kubectl().run(&[&["drain", node], &options[..]].concat());
+    place.kubectl().run(&["uncordon", node])?;
     drained?;
     place.run(&["delete", "deployment", "app", "--timeout=60s"])?;
     place.run(&["wait", "--for=delete", "pod", "-l", "app=app", "--timeout=60s"])?;
